@@ -1,0 +1,135 @@
+"""What the latents fire on, in TensorBoard: a firing-density histogram and a page of snippets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jsonargparse.typing import PositiveInt
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor
+
+from lightning_modules.metrics import DENSE_ABOVE, log_density
+
+MARKUP = frozenset("<>&\"'\\`*_{}[]()#+-.!|~")
+CANDIDATES = 4
+"""Places kept for each one shown, so that there is a choice of documents."""
+
+
+class FeatureStatistics(Callback):
+    """After each validation: the histogram of log10 firing densities, and for some latents the places where they fire
+    most, the token marked.
+
+    The latents are drawn once from `seed`, so that a page can be compared with the one before. Dead ones are left out;
+    dense ones, which as a rule mean nothing, stand apart.
+
+    Args:
+        latents: how many are watched.
+        snippets: places shown for each.
+        context: tokens shown on either side of the marked one.
+        seed: draws the latents.
+    """
+
+    def __init__(
+        self, latents: PositiveInt = 48, snippets: PositiveInt = 6, context: PositiveInt = 12, seed: int = 0
+    ) -> None:
+        self.latents = latents
+        self.snippets = snippets
+        self.context = context
+        self.seed = seed
+
+    def on_validation_start(self, trainer: Trainer, pl_module: Any) -> None:
+        d_sae = pl_module.autoencoder.d_sae
+        generator = torch.Generator().manual_seed(self.seed)
+        self._watched = torch.randperm(d_sae, generator=generator)[: self.latents].sort().values
+        kept = CANDIDATES * self.snippets
+        self._values = torch.zeros(len(self._watched), kept)
+        self._rows = torch.full((len(self._watched), kept), -1)
+
+    def on_validation_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, *_: Any) -> None:
+        """Keeps the strongest places of each watched latent."""
+        columns = outputs["codes"].columns(self._watched.to(pl_module.device)).T.cpu().float()
+        values = torch.cat([self._values, columns], dim=1)
+        rows = torch.cat([self._rows, outputs["rows"].cpu().expand(len(columns), -1)], dim=1)
+        best = values.topk(self._values.shape[1], dim=1)
+        self._values, self._rows = best.values, rows.gather(1, best.indices)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
+        if trainer.sanity_checking or not trainer.is_global_zero:
+            return
+        density = pl_module.firing_density.cpu()
+        page = self.page(trainer.datamodule, density)  # type: ignore[attr-defined]
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_text("latents", page, trainer.global_step)
+                if bool((density > 0).any()):
+                    logger.experiment.add_histogram("firing density (log10)", log_density(density), trainer.global_step)
+
+    def page(self, data: Any, density: Tensor) -> str:
+        """The page of snippets as Markdown; density [d_sae]."""
+        tokenizer = data.tokenizer()
+        alive = [i for i, latent in enumerate(self._watched) if self._values[i, 0] > 0 and density[latent] > 0]
+        alive.sort(key=lambda i: -float(self._values[i, 0]))
+        dense = density > DENSE_ABOVE
+        sections = {
+            "Latents, strongest first": [i for i in alive if not dense[self._watched[i]]],
+            f"Dense latents, on over {DENSE_ABOVE:.0%} of the tokens": [i for i in alive if dense[self._watched[i]]],
+        }
+        return "\n\n".join(
+            "\n\n".join([f"## {title}", *(self._table(i, data, tokenizer, density) for i in members)])
+            for title, members in sections.items()
+            if members
+        )
+
+    def _table(self, i: int, data: Any, tokenizer: Any, density: Tensor) -> str:
+        latent = int(self._watched[i])
+        lines = [
+            f"### latent {latent}, on {density[latent]:.3%} of the tokens",
+            "",
+            "| value | where |",
+            "| --- | --- |",
+        ]
+        for value, row in self._varied(i, data):
+            tokens, position = data.snippet(row, self.context, self.context)
+            lines.append(f"| {value:.1f} | {marked_snippet(tokenizer, tokens, position)} |")
+        return "\n".join(lines)
+
+    def _varied(self, i: int, data: Any) -> list[tuple[float, int]]:
+        """The strongest places as (value, row), one a document first: a text that repeats itself would fill the
+        table.
+        """
+        fired = self._values[i] > 0
+        values, rows = self._values[i][fired].tolist(), self._rows[i][fired]
+        documents = data.store.provenance(rows).documents.tolist()
+        repeated = [documents.index(document) != place for place, document in enumerate(documents)]
+        order = sorted(range(len(values)), key=lambda place: (repeated[place], -values[place]))
+        return [(values[place], int(rows[place])) for place in order[: self.snippets]]
+
+
+def marked_snippet(tokenizer: Any, tokens: list[int], position: int) -> str:
+    """The text of some token ids with the one at `position` in bold, safe inside a Markdown table.
+
+    The token's text is what decoding one token more adds, which holds for word pieces and byte pairs alike.
+    """
+    before, upto, whole = (tokenizer.decode(tokens[:n]) for n in (position, position + 1, len(tokens)))
+    if not (upto.startswith(before) and whole.startswith(upto)):
+        # a character split over several tokens: the pieces decoded apart are the best that can be shown
+        before, upto, whole = _decode_apart(tokenizer, tokens, position)
+    token = upto[len(before) :]
+    space = " " if token != token.lstrip() else ""
+    return f"{_escape(before)}{space}**{_escape(token.strip()) or '␣'}**{_escape(whole[len(upto) :])}"
+
+
+def _decode_apart(tokenizer: Any, tokens: list[int], position: int) -> tuple[str, str, str]:
+    pieces = [
+        tokenizer.decode(part) for part in (tokens[:position], tokens[position : position + 1], tokens[position + 1 :])
+    ]
+    return pieces[0], pieces[0] + pieces[1], "".join(pieces)
+
+
+def _escape(text: str) -> str:
+    """Text as it is, in a Markdown table cell: every character with a meaning in HTML or Markdown becomes an entity."""
+    return "".join(f"&#{ord(character)};" if character in MARKUP else character for character in text).replace(
+        "\n", "⏎"
+    )

@@ -1,0 +1,59 @@
+"""The command line: a light front that answers --help at once, and Lightning's CLI behind it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from run_store import UserError
+
+VERBS = {
+    "fit": "train (extracts activations first when the store is missing)",
+    "validate": "measure a checkpoint on the validation documents",
+    "test": "measure a checkpoint on the test documents",
+    "predict": "extract activations into a store",
+}
+
+HELP = """usage: python main.py VERB --config FILE [--config FILE ...] [--SETTING VALUE ...]
+
+verbs:
+{verbs}
+
+  python main.py fit --config configs/sae.yaml        the main job
+  python main.py fit --config FILE --print_config     the resolved settings, without running
+  python main.py VERB --help                          every setting
+  python main.py fit --model.help SparseAutoencoding  the settings of one class
+"""
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Args:
+        args: as on the command line, without the program's name; `sys.argv` by default.
+
+    Returns:
+        The exit code: 0, 2 for a mistake in a setting or a file (told in one line on stderr), 130 after Ctrl-C.
+    """
+    arguments = list(sys.argv[1:] if args is None else args)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(HELP.format(verbs="\n".join(f"  {verb:<10}{meaning}" for verb, meaning in VERBS.items())), end="")
+        return 0
+    try:
+        _check_verb(arguments[0])
+        # imported here: torch and lightning take seconds, which a help page or a misspelt verb should not pay for
+        from cli.lightning_cli import run
+
+        run(arguments)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _check_verb(verb: str) -> None:
+    if verb not in VERBS:
+        raise UserError(f"there is no verb {verb!r}: choose one of {', '.join(VERBS)} (python main.py --help)")

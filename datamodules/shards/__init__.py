@@ -1,0 +1,26 @@
+from datamodules.shards.batches import ActivationBatch, EvaluationLoader, Rank, TrainingLoader, read_batch
+from datamodules.shards.format import Manifest, is_store, read_manifest
+from datamodules.shards.reader import ActivationStore, Provenance
+from datamodules.shards.shuffle import BlockShuffle, Permutation
+from datamodules.shards.splits import Split, split_of, split_ranges
+from datamodules.shards.writer import SHARD_BYTES, StoreWriter
+
+__all__ = [
+    "SHARD_BYTES",
+    "ActivationBatch",
+    "ActivationStore",
+    "BlockShuffle",
+    "EvaluationLoader",
+    "Manifest",
+    "Permutation",
+    "Provenance",
+    "Rank",
+    "Split",
+    "StoreWriter",
+    "TrainingLoader",
+    "is_store",
+    "read_batch",
+    "read_manifest",
+    "split_of",
+    "split_ranges",
+]

@@ -1,0 +1,212 @@
+"""Reading an activation store: memory-mapped, so that a store larger than memory costs none of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from datamodules.shards.format import (
+    ACTIVATIONS_KEY,
+    DTYPES,
+    PROVENANCE_KEYS,
+    Shard,
+    StoredFile,
+    read_manifest,
+)
+from run_store import UserError, sha256_of
+
+# numpy has no bfloat16, so everything is mapped as integers of its width and viewed.
+_CARRIERS = {2: np.int16, 4: np.int32}
+_SAFETENSORS_NAMES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16", torch.int32: "I32"}
+
+
+class Provenance(NamedTuple):
+    """Where rows come from; int32 [n] each."""
+
+    tokens: Tensor
+    """Token ids."""
+    documents: Tensor
+    """Document numbers: indices into `ActivationStore.document_names`."""
+    positions: Tensor
+    """Each token's index in its own document."""
+
+
+class ActivationStore:
+    """A store on disk, its rows numbered 0 to `rows` - 1 across shards.
+
+    Args:
+        folder: of the store.
+        verify: compare every file's sha256 with the manifest's; presence and size are always checked.
+
+    Raises:
+        UserError: there is no store, or one of its files is missing, cut short or changed.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], verify: bool = True) -> None:
+        self.folder = Path(folder)
+        self.manifest = read_manifest(folder)
+        self.hook_points = {name: hook_point.d for name, hook_point in self.manifest.hook_points.items()}
+        self.rows = self.manifest.rows
+        self._check_files(verify)
+        self.document_names = self._read_document_names()
+        self._starts = np.cumsum([0, *(shard.rows for shard in self.manifest.shards)])
+        self._activations = {
+            name: [self._map_rows(shard, name) for shard in self.manifest.shards] for name in self.hook_points
+        }
+        self._provenance = [self._map_provenance(shard) for shard in self.manifest.shards]
+
+    def read(
+        self, rows: Tensor, hook_points: Sequence[str] | None = None, dtype: torch.dtype | None = torch.float32
+    ) -> tuple[Tensor, ...]:
+        """Copies rows out of the store.
+
+        Args:
+            rows: int64 [n], row numbers, fastest when ascending.
+            hook_points: which to read; all by default.
+            dtype: of the result; None keeps the stored one.
+
+        Returns:
+            [n, d] per hook point, in the order asked for, row i of each being row `rows[i]` of the store.
+        """
+        names = list(self.hook_points) if hook_points is None else hook_points
+        ascending, order = _ascending(rows)
+        pieces = list(self._pieces(ascending))
+        gathered = (_gather(self._activations[name], pieces, order) for name in names)
+        return tuple(rows if dtype is None else rows.to(dtype) for rows in gathered)
+
+    def provenance(self, rows: Tensor) -> Provenance:
+        """Token, document and position of rows, int64 [n] in any order."""
+        ascending, order = _ascending(rows)
+        pieces = list(self._pieces(ascending))
+        columns = zip(*self._provenance, strict=True)
+        return Provenance(*(_gather(list(column), pieces, order) for column in columns))
+
+    def document_ranges(self) -> Tensor:
+        """int64 [documents, 2]: first row of every document and the row after its last; equal when it has no rows."""
+        counts = np.zeros(len(self.document_names), dtype=np.int64)
+        for shard in self._provenance:
+            counts += np.bincount(shard.documents.numpy(), minlength=len(counts))
+        stops = np.cumsum(counts)
+        return torch.from_numpy(np.stack([stops - counts, stops], axis=1))
+
+    def describe(self, row: int) -> str:
+        """A row's place in words, for messages."""
+        shard = int(np.searchsorted(self._starts, row, side="right")) - 1
+        source = self.provenance(torch.tensor([row]))
+        return (
+            f"row {row} of {self.folder} (shard {shard}, row {row - self._starts[shard]}; "
+            f"position {int(source.positions)} of document {self.document_names[int(source.documents)]})"
+        )
+
+    def _path(self, file: StoredFile) -> Path:
+        return self.folder / file.name
+
+    def _read_document_names(self) -> list[str]:
+        path = self._path(self.manifest.documents)
+        try:
+            names: list[str] = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise _damage(path, f"not JSON: {error}") from error
+        return names
+
+    def _check_files(self, verify: bool) -> None:
+        for file in self.manifest.files:
+            path = self._path(file)
+            if not path.is_file():
+                raise UserError(f"{path} is missing: put it back or extract the store again")
+            if (size := path.stat().st_size) != file.bytes:
+                raise _damage(path, f"{size} bytes instead of {file.bytes}")
+        if verify:
+            with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+                list(pool.map(self._check_hash, self.manifest.files))
+
+    def _check_hash(self, file: StoredFile) -> None:
+        if sha256_of(self._path(file)) != file.sha256:
+            raise _damage(self._path(file), "its sha256 is not the one that was written")
+
+    def _map_rows(self, shard: Shard, hook_point: str) -> Tensor:
+        shape = (shard.rows, self.hook_points[hook_point])
+        dtype = DTYPES[self.manifest.hook_points[hook_point].dtype]
+        return _map(self._path(shard.activations[hook_point]), {ACTIVATIONS_KEY: (dtype, shape)})[ACTIVATIONS_KEY]
+
+    def _map_provenance(self, shard: Shard) -> Provenance:
+        expected = dict.fromkeys(PROVENANCE_KEYS, (torch.int32, (shard.rows,)))
+        columns = _map(self._path(shard.provenance), expected)
+        return Provenance(*(columns[key] for key in PROVENANCE_KEYS))
+
+    def _pieces(self, ascending: npt.NDArray[np.int64]) -> Iterator[tuple[int, slice, Tensor]]:
+        """Cuts ascending row numbers by shard: the shard, the places in the result, the rows within the shard."""
+        if len(ascending) and not 0 <= ascending[0] <= ascending[-1] < self.rows:
+            raise IndexError(f"rows {ascending[0]} to {ascending[-1]} of a store of {self.rows}")
+        cuts = np.searchsorted(ascending, self._starts)
+        for shard in np.flatnonzero(np.diff(cuts)).tolist():
+            places = slice(int(cuts[shard]), int(cuts[shard + 1]))
+            yield shard, places, torch.from_numpy(ascending[places] - self._starts[shard])
+
+
+def _damage(path: Path, problem: str) -> UserError:
+    return UserError(f"{path} is damaged ({problem}): put the original back or extract the store again")
+
+
+def _ascending(rows: Tensor) -> tuple[npt.NDArray[np.int64], Tensor | None]:
+    """The rows in ascending order, and how to undo that; None when there is nothing to undo."""
+    numbers = rows.numpy()
+    if (numbers[1:] >= numbers[:-1]).all():
+        return numbers, None
+    order = np.argsort(numbers)
+    return numbers[order], torch.from_numpy(order)
+
+
+def _gather(shards: list[Tensor], pieces: list[tuple[int, slice, Tensor]], order: Tensor | None) -> Tensor:
+    # One buffer for all shards, of a size that a loader asks for again and again: buffers of ever changing sizes make
+    # the allocator return memory to the system and fetch it back, page fault by page fault.
+    count = pieces[-1][1].stop if pieces else 0
+    result = torch.empty(count, *shards[0].shape[1:], dtype=shards[0].dtype)
+    for shard, places, rows in pieces:
+        torch.index_select(shards[shard], 0, rows, out=result[places])
+    if order is None:
+        return result
+    restored = torch.empty_like(result)
+    restored[order] = result
+    return restored
+
+
+def _map(path: Path, expected: Mapping[str, tuple[torch.dtype, tuple[int, ...]]]) -> dict[str, Tensor]:
+    """Maps a safetensors file read-only, without safetensors, which can only slice it or load it.
+
+    Raises:
+        UserError: the file does not hold exactly tensors of the expected dtypes and shapes.
+    """
+    with open(path, "rb") as file:
+        header_bytes = int.from_bytes(file.read(8), "little")
+        header = file.read(min(header_bytes, path.stat().st_size))
+    try:
+        entries = json.loads(header)
+        return {
+            name: _map_tensor(path, entries[name], 8 + header_bytes, dtype, shape)
+            for name, (dtype, shape) in expected.items()
+        }
+    except (ValueError, KeyError, TypeError) as error:
+        raise _damage(path, str(error)) from error
+
+
+def _map_tensor(path: Path, entry: dict[str, Any], data: int, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
+    found, expected = (entry["dtype"], entry["shape"]), (_SAFETENSORS_NAMES[dtype], list(shape))
+    if found != expected:
+        raise ValueError(f"it holds {found} where {expected} should be")
+    offset = data + entry["data_offsets"][0]
+    mapped = np.memmap(path, dtype=_CARRIERS[dtype.itemsize], mode="r", offset=offset, shape=shape)
+    with warnings.catch_warnings():
+        # A write to a read-only map would crash the process; nothing here writes, and no map is handed out.
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(mapped).view(dtype)

@@ -1,0 +1,31 @@
+"""Extraction of activations as a prediction."""
+
+from __future__ import annotations
+
+from lightning.pytorch import LightningModule
+
+from backbones import CapturedRows, Extractor
+from datamodules.text import TokenBatch
+
+
+class ActivationExtraction(LightningModule):
+    """Predicts, for a batch of contexts, the rows of activations in them; `callbacks.ActivationWriter` stores them.
+
+    Args:
+        extractor: The model, its hook points and filters.
+    """
+
+    def __init__(self, extractor: Extractor) -> None:
+        super().__init__()
+        self.extractor = extractor
+
+    def configure_model(self) -> None:
+        """Loads the model.
+
+        Raises:
+            UserError: it cannot be loaded or lacks a hook point.
+        """
+        self.extractor.load()
+
+    def predict_step(self, batch: TokenBatch) -> CapturedRows:
+        return self.extractor(batch)

@@ -1,0 +1,145 @@
+"""What every sparse autoencoder shares: its weights, their start, the unit-norm decoder and the reconstruction term.
+
+Shapes: b rows of a batch, d = d_in, s = d_sae. Weights keep one row a latent, W_enc [s, d] and W_dec [s, d], so that
+sparse gradients, norms and resampling touch whole rows; an export transposes W_enc where a format asks for [d, s].
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from lightning_modules.functional import Codes, fraction_of_variance_unexplained
+from run_store import UserError
+
+
+class LossTerm(NamedTuple):
+    """One named part of the loss, before it is weighed."""
+
+    value: Tensor
+    """Scalar, as it is reported."""
+    weight: float
+    """What it is multiplied by in the total."""
+    warms_up: bool = False
+    """Whether the weight rises from 0 with the sparsity schedule."""
+
+
+class TrainingPass(NamedTuple):
+    """What an autoencoder gives back for a batch in training."""
+
+    codes: Codes
+    reconstruction: Tensor
+    """[b, d]."""
+    terms: dict[str, LossTerm]
+    """By name; `reconstruction` is always among them, in units of FVU."""
+
+
+class Autoencoder(nn.Module, ABC):
+    """Template of every variant: x̂ = f(x) W_dec + b_dec.
+
+    An instance first holds settings alone; `build` makes the weights once the data has told d_in. A variant says how it
+    encodes and which loss terms it adds.
+
+    Args:
+        d_sae: number of latents.
+    """
+
+    W_enc: nn.Parameter
+    b_enc: nn.Parameter
+    W_dec: nn.Parameter
+    b_dec: nn.Parameter
+    mean: Tensor
+
+    def __init__(self, d_sae: int) -> None:
+        super().__init__()
+        self.d_sae = d_sae
+
+    @abstractmethod
+    def encode(self, x: Tensor) -> Codes:
+        """Latents of x [b, d]."""
+
+    @abstractmethod
+    def sparsity_terms(self, x: Tensor, codes: Codes, error: Tensor, dead: Tensor | None) -> dict[str, LossTerm]:
+        """The variant's loss terms beside the reconstruction.
+
+        Args:
+            x: [b, d].
+            codes: the latents of x.
+            error: [b, d] what the reconstruction misses, x − x̂, detached.
+            dead: [n] numbers of the latents that count as dead now, None when there are none.
+        """
+
+    def check_settings(self) -> None:
+        """Refuses settings that make no sense together.
+
+        Raises:
+            UserError: naming the setting.
+        """
+        if self.d_sae < 1:
+            raise UserError(f"d_sae is {self.d_sae}: a dictionary needs at least 1 latent")
+
+    def build(self, d_in: int) -> None:
+        """Makes the weights for inputs of width d_in. Rows of W_dec are random unit vectors, W_enc = W_dec, biases are
+        0.
+
+        Raises:
+            UserError: a setting is impossible.
+        """
+        self.check_settings()
+        self.W_dec = nn.Parameter(nn.functional.normalize(torch.randn(self.d_sae, d_in), dim=1))
+        self.W_enc = nn.Parameter(self.W_dec.detach().clone())
+        self.b_enc = nn.Parameter(torch.zeros(self.d_sae))
+        self.b_dec = nn.Parameter(torch.zeros(d_in))
+        self.register_buffer("mean", torch.zeros(d_in))
+
+    @property
+    def d_in(self) -> int:
+        """Width of the inputs; known after `build`."""
+        return self.W_dec.shape[1]
+
+    @torch.no_grad()
+    def start_from_data(self, center: Tensor, mean: Tensor) -> None:
+        """Sets b_dec to `center` and remembers the inputs' `mean`, both [d]: the mean is what FVU is measured
+        against.
+        """
+        self.b_dec.copy_(center)
+        self.mean.copy_(mean)
+
+    def encoder_bias(self) -> Tensor:
+        """b_enc − W_enc b_dec [s], so that (x − b_dec) W_encᵀ + b_enc needs no centred copy of x and the gradient of
+        b_dec through the encoder is one matrix–vector product instead of a GEMM."""
+        return self.b_enc - self.W_enc @ self.b_dec
+
+    def decode(self, codes: Codes) -> Tensor:
+        """x̂ [b, d]."""
+        return codes.decode(self.W_dec) + self.b_dec
+
+    def forward(self, x: Tensor) -> tuple[Codes, Tensor]:
+        """Latents and reconstruction of x [b, d]."""
+        codes = self.encode(x)
+        return codes, self.decode(codes)
+
+    def training_pass(self, x: Tensor, dead: Tensor | None = None) -> TrainingPass:
+        """Latents, reconstruction and every loss term of x [b, d]; `dead` as in `sparsity_terms`."""
+        codes, reconstruction = self(x)
+        fvu = fraction_of_variance_unexplained(x, reconstruction, self.mean)
+        error = (x - reconstruction).detach()
+        terms = {"reconstruction": LossTerm(fvu, 1.0), **self.sparsity_terms(x, codes, error, dead)}
+        return TrainingPass(codes, reconstruction, terms)
+
+    @torch.no_grad()
+    def before_optimizer_step(self) -> None:
+        """Removes from the gradient of each decoder row what would only change its length: Adam's moments are then
+        those of the directions alone.
+        """
+        grad = self.W_dec.grad
+        if grad is not None:
+            grad.sub_((grad * self.W_dec).sum(dim=1, keepdim=True) * self.W_dec)
+
+    @torch.no_grad()
+    def after_optimizer_step(self) -> None:
+        """Brings every decoder row back to unit norm."""
+        self.W_dec.div_(torch.linalg.vector_norm(self.W_dec, dim=1, keepdim=True).clamp_min(1e-12))

@@ -1,0 +1,69 @@
+"""What an encoder returns: the latents of a batch, kept sparse where the variant is sparse.
+
+Shapes: b rows of a batch, k kept latents a row, s = d_sae latents, d = d_in.
+Both classes answer the same questions, so that metrics and callbacks never ask which of the two they hold.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lightning_modules.functional.sparse import sparse_decode
+
+
+class SparseCodes(NamedTuple):
+    """The k latents that each row keeps. A latent whose value is 0 did not fire."""
+
+    values: Tensor
+    """[b, k] magnitudes, ≥ 0."""
+    indices: Tensor
+    """[b, k] int64 latent numbers, distinct within a row."""
+    d_sae: int
+    """Size of the dictionary."""
+
+    def decode(self, W_dec: Tensor) -> Tensor:
+        """Σ_i f_i W_dec[i]: [b, d]."""
+        return sparse_decode(self.values, self.indices, W_dec)
+
+    def firing_counts(self) -> Tensor:
+        """[s] int64: in how many rows each latent fired."""
+        fired = self.indices[self.values > 0]
+        return torch.bincount(fired, minlength=self.d_sae)
+
+    def columns(self, latents: Tensor) -> Tensor:
+        """[b, len(latents)] values of some latents, dense."""
+        return self.dense()[:, latents]
+
+    def dense(self) -> Tensor:
+        """[b, s] values of all latents."""
+        zeros = self.values.new_zeros(self.values.shape[0], self.d_sae)
+        return zeros.scatter(1, self.indices, self.values)
+
+
+class DenseCodes(NamedTuple):
+    """A value for every latent; those at 0 did not fire."""
+
+    values: Tensor
+    """[b, s] magnitudes, ≥ 0."""
+
+    def decode(self, W_dec: Tensor) -> Tensor:
+        """f @ W_dec: [b, d]."""
+        return self.values @ W_dec
+
+    def firing_counts(self) -> Tensor:
+        """[s] int64: in how many rows each latent fired."""
+        return (self.values > 0).sum(dim=0)
+
+    def columns(self, latents: Tensor) -> Tensor:
+        """[b, len(latents)] values of some latents."""
+        return self.values[:, latents]
+
+    def dense(self) -> Tensor:
+        """[b, s] values of all latents."""
+        return self.values
+
+
+Codes = SparseCodes | DenseCodes

@@ -1,0 +1,12 @@
+"""python main.py fit --config configs/sae.yaml"""
+
+import os
+import sys
+
+# OpenMP threads that spin while they wait take seconds from a busy machine; torch reads this when it is imported
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+from cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,4 @@
+from run_store.atomic import atomic_file, flush_to_disk, sha256_of, sweep_temporaries, write_json
+from run_store.errors import UserError, nearest
+
+__all__ = ["UserError", "atomic_file", "flush_to_disk", "nearest", "sha256_of", "sweep_temporaries", "write_json"]

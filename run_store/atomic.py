@@ -1,0 +1,105 @@
+"""Files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from run_store.errors import UserError
+
+# What a killed writer leaves: the temporary file of `atomic_file`, or the one of its own that safetensors (≥ 0.8)
+# writes beside its target.
+_LEFTOVER = re.compile(r"(.+\.\d+\.partial|\.tmp[A-Za-z0-9]{6})")
+
+
+@contextmanager
+def atomic_file(target: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yields a path beside `target` to write to; on success the file is flushed to disk and renamed to `target`.
+
+    The temporary file carries the process number, so that two writers never share one, and is removed when the block
+    fails. The rename is flushed too: after a power cut the folder holds either the old file or the whole new one.
+
+    Raises:
+        UserError: the folder cannot be written to, or its disk is full.
+    """
+    target = Path(target)
+    temporary = target.with_name(f"{target.name}.{os.getpid()}.partial")
+    mode = _mode_of_a_new_file(temporary, target)
+    try:
+        yield temporary
+        temporary.chmod(mode)
+        flush_to_disk(temporary)
+        os.replace(temporary, target)
+        flush_to_disk(target.parent)
+    except BaseException as error:
+        temporary.unlink(missing_ok=True)
+        if _is_disk_full(error):
+            raise UserError(
+                f"no space left on the disk of {target}: free some space there or choose another folder"
+            ) from error
+        raise
+
+
+def write_json(target: str | os.PathLike[str], content: Any) -> None:
+    """Writes `content` as indented JSON, atomically."""
+    with atomic_file(target) as temporary:
+        temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def flush_to_disk(path: str | os.PathLike[str]) -> None:
+    """fsync of a file or of a folder's entries."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sweep_temporaries(folder: str | os.PathLike[str]) -> list[Path]:
+    """Removes what killed writers of `atomic_file` left anywhere below `folder`, and returns the paths.
+
+    Call it only where no writer can be at work.
+    """
+    leftovers = sorted(path for path in Path(folder).rglob("*") if _LEFTOVER.fullmatch(path.name) and path.is_file())
+    for leftover in leftovers:
+        leftover.unlink(missing_ok=True)
+    return leftovers
+
+
+def sha256_of(path: str | os.PathLike[str]) -> str:
+    """Hexadecimal sha256 of a file's bytes."""
+    with open(path, "rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _mode_of_a_new_file(temporary: Path, target: Path) -> int:
+    """The permissions that the umask gives a new file. safetensors (≥ 0.8) would let the owner alone read its files."""
+    try:
+        temporary.touch()
+        mode = temporary.stat().st_mode
+        temporary.unlink()
+    except OSError as error:
+        raise UserError(f"{target} cannot be written ({error.strerror}): choose another folder") from error
+    return mode & 0o777
+
+
+def _is_disk_full(error: BaseException | None) -> bool:
+    """Whether an error means ENOSPC or EDQUOT, or hides one that does.
+
+    safetensors says so in text alone; torch raises what it meets when it closes the unfinished file.
+    """
+    if error is None:
+        return False
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    return "No space left on device" in str(error) or _is_disk_full(error.__cause__ or error.__context__)

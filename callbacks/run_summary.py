@@ -30,6 +30,15 @@ class RunSummary(Callback):
         if trainer.is_global_zero and trainer.checkpoint_callback is not None:
             print(f"to resume after an interruption: {resume_command(trainer)}", flush=True)
 
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """After Ctrl-C says what was kept and how to go on."""
+        if isinstance(exception, KeyboardInterrupt) and trainer.is_global_zero:
+            saved = trainer.log_dir is not None and (Path(trainer.log_dir) / "checkpoints" / "last.ckpt").is_file()
+            step = f"\ninterrupted at step {trainer.global_step:,}"
+            print(
+                f"{step}; to go on from the last checkpoint: {resume_command(trainer)}" if saved else step, flush=True
+            )
+
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero:
             print(self.table(trainer, pl_module), flush=True)

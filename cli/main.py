@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -13,6 +14,8 @@ VERBS = {
     "test": "measure a checkpoint on the test documents",
     "predict": "extract activations into a store",
 }
+
+INTERRUPTED = 128 + signal.SIGINT
 
 HELP = """usage: python main.py VERB --config FILE [--config FILE ...] [--SETTING VALUE ...]
 
@@ -50,7 +53,12 @@ def main(args: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        return 130
+        return INTERRUPTED
+    except SystemExit as stop:
+        # Lightning ends the process itself after Ctrl-C, with the code of a failure
+        if isinstance(stop.__context__, KeyboardInterrupt):
+            return INTERRUPTED
+        raise
     return 0
 
 

@@ -232,6 +232,9 @@ class ActivationDataModule(LightningDataModule):
             return
         stored = _flat(read_manifest(self.folder).source)
         asked = _flat(describe_settings(self.extractor, self.text))
+        if self.extractor.precision == "auto":
+            # whatever was best where the store was made is good here
+            asked["extractor.precision"] = stored.get("extractor.precision")
         differing = [name for name in stored | asked if stored.get(name) != asked.get(name) and name != FINGERPRINT]
         if differing:
             both = "; ".join(f"{name} is {stored.get(name)!r} there and {asked.get(name)!r} here" for name in differing)

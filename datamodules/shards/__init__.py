@@ -1,7 +1,7 @@
 from datamodules.shards.batches import ActivationBatch, EvaluationLoader, Rank, TrainingLoader, read_batch
 from datamodules.shards.format import Manifest, is_store, read_manifest
 from datamodules.shards.reader import ActivationStore, Provenance
-from datamodules.shards.shuffle import BlockShuffle, Permutation
+from datamodules.shards.shuffle import BlockShuffle
 from datamodules.shards.splits import Split, split_of, split_ranges
 from datamodules.shards.writer import SHARD_BYTES, StoreWriter
 
@@ -12,7 +12,6 @@ __all__ = [
     "BlockShuffle",
     "EvaluationLoader",
     "Manifest",
-    "Permutation",
     "Provenance",
     "Rank",
     "Split",

@@ -10,9 +10,10 @@ touches the E kept entries:
                   ∂W_dec[i] = Σ_r f[r, i] · ∂x̂[r]             a sum over the rows that kept i
     encoder       ∂W_enc[i] = Σ_r ∂z[r, i] · x[r]             the same sum with other operands
 
-Nothing of size b × k × d is ever made and nothing of size b × s outlives the selection. `embedding_bag` does all three:
-it is a weighted gather-and-sum with a kernel of its own on every device, adds each bag in order (so the result does not
-depend on the number of threads), and its derivative for the weights is the gathered dot product.
+Nothing of size b × k × d is ever made; of size b × s there are the pre-activations alone, on a CPU a part of them at a
+time. `embedding_bag` does all three: it is a weighted gather-and-sum with a kernel of its own on every device, adds
+each bag in order (so the result does not depend on the number of threads), and its derivative for the weights is the
+gathered dot product.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import embedding_bag
+
+CPU_PRE_ACTIVATIONS = 2**22
+"""Pre-activations held at once on a CPU: 16 MB in float32."""
 
 
 def sparse_decode(values: Tensor, indices: Tensor, W_dec: Tensor) -> Tensor:
@@ -67,9 +71,12 @@ class _SparseDecode(torch.autograd.Function):
 class _LinearTopK(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        pre_activations = torch.nn.functional.linear(x, weight, bias)
-        values, indices = pre_activations.topk(k, dim=-1, sorted=False)
-        values = values.relu_().to(weight.dtype)
+        kept = [
+            torch.nn.functional.linear(rows, weight, bias).topk(k, dim=-1, sorted=False)
+            for rows in x.split(_rows_at_once(x, weight.shape[0]))
+        ]
+        values = torch.cat([part.values for part in kept]).relu_().to(weight.dtype)
+        indices = torch.cat([part.indices for part in kept])
         ctx.save_for_backward(x, values, indices)
         ctx.latents = weight.shape[0]
         ctx.mark_non_differentiable(indices)
@@ -85,6 +92,16 @@ class _LinearTopK(torch.autograd.Function):
         if ctx.needs_input_grad[2]:
             grad_bias = torch.bincount(indices.flatten(), weights=grad.flatten(), minlength=ctx.latents).to(grad.dtype)
         return None, grad_weight, grad_bias, None
+
+
+def _rows_at_once(x: Tensor, latents: int) -> int:
+    """How many rows' pre-activations are made before they are selected from.
+
+    On a CPU they are selected from while they are still in the cache, and a buffer of megabytes is reused where one of
+    the whole batch would be mapped and cleared by the kernel at every step. A GPU wants the whole batch in one launch.
+    """
+    rows = x.shape[0]
+    return max(1, min(rows, CPU_PRE_ACTIVATIONS // latents) if x.device.type == "cpu" else rows)
 
 
 def gathered_dot(rows: Tensor, table: Tensor, indices: Tensor) -> Tensor:

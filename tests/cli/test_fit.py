@@ -1,7 +1,6 @@
 """The command line from text to a trained autoencoder, in-process and as a process that is killed."""
 
 import contextlib
-import os
 import re
 import signal
 import subprocess
@@ -100,6 +99,32 @@ def test_validate_measures_the_last_checkpoint_of_a_run(finished, capsys):
     assert float(measured[1]) == pytest.approx(float(reported[1]), abs=2e-4)
 
 
+def stopped(how, run, saves, command):
+    """Starts a command, sends it a signal soon after its n-th save, and returns what it printed and its exit code."""
+    process = subprocess.Popen(
+        [sys.executable, "main.py", *command], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    seen = set()
+    while len(seen) < saves and process.poll() is None:
+        with contextlib.suppress(FileNotFoundError):
+            seen.add((run / "checkpoints" / "last.ckpt").stat().st_mtime_ns)
+        time.sleep(0.002)
+    time.sleep(0.05)  # a few batches further, so that work is lost
+    process.send_signal(how)
+    output, _ = process.communicate()
+    return output, process.returncode
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_with_the_line_that_goes_on_and_no_traceback(finished, tmp_path):
+    run = tmp_path / "sae" / "version_0"
+    command = arguments(finished[0], "--trainer.logger.save_dir", str(tmp_path), "--trainer.max_epochs", "50")
+    output, code = stopped(signal.SIGINT, run, 2, command)
+    assert code == 130
+    assert re.search(rf"interrupted at step \d+; to go on .*--resume {run}", output)
+    assert "Traceback" not in output
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("saves", [1, 4])
 def test_killed_in_mid_epoch_and_resumed_by_the_printed_command_ends_bit_identical(finished, tmp_path, saves):
@@ -114,23 +139,9 @@ def test_killed_in_mid_epoch_and_resumed_by_the_printed_command_ends_bit_identic
     )
     assert straight.returncode == 0, straight.stderr
 
-    process = subprocess.Popen(
-        [sys.executable, "main.py", *arguments(folder, *runs, "--trainer.logger.name", "killed")],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
     run = tmp_path / "runs" / "killed" / "version_0"
-    seen = set()
-    while len(seen) < saves and process.poll() is None:
-        with contextlib.suppress(FileNotFoundError):
-            seen.add((run / "checkpoints" / "last.ckpt").stat().st_mtime_ns)
-        time.sleep(0.002)
-    time.sleep(0.05)  # a few batches further, so that work is lost
-    os.kill(process.pid, signal.SIGKILL)
-    output, _ = process.communicate()
-    assert process.returncode == -signal.SIGKILL, "the run was over before it could be killed"
+    output, code = stopped(signal.SIGKILL, run, saves, arguments(folder, *runs, "--trainer.logger.name", "killed"))
+    assert code == -signal.SIGKILL, "the run was over before it could be killed"
 
     command = re.search(r"to resume after an interruption: python (.*)", output)[1].split()
     resumed = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True)

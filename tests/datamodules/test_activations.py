@@ -254,6 +254,20 @@ def test_a_store_whose_manifest_knows_other_settings_is_refused(extracted, tmp_p
         extracting(tmp_path).prepare_data()
 
 
+@pytest.mark.parametrize("precision", ["auto", "float32"])
+def test_a_store_from_a_machine_with_another_best_precision_is_good_for_auto_alone(extracted, tmp_path, precision):
+    manifest = json.loads((extracted / "manifest.json").read_text())
+    manifest["source"]["extractor"]["precision"] = "bfloat16"
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    data = extracting(tmp_path)
+    data.extractor.precision = precision
+    if precision == "auto":
+        data.prepare_data()
+    else:
+        with pytest.raises(UserError, match=r"extractor\.precision is 'bfloat16' there and 'float32' here"):
+            data.prepare_data()
+
+
 def test_a_missing_store_without_the_means_to_make_it_is_told(tmp_path):
     with pytest.raises(UserError, match=r"no activation store in .*nowhere: set data\.store .* or data\.extractor"):
         ActivationDataModule(str(tmp_path / "nowhere")).prepare_data()
@@ -268,3 +282,37 @@ def test_an_extraction_that_fails_leaves_no_store(tmp_path):
         data.prepare_data()
     assert not is_store(tmp_path / "store")
     assert list((tmp_path / "store").iterdir()) == []
+
+
+class FileRecorder(Recorder):
+    """Leaves what each rank saw in a folder."""
+
+    def __init__(self, folder):
+        super().__init__()
+        self.folder = folder
+
+    def on_fit_end(self):
+        (self.folder / f"{self.global_rank}.json").write_text(json.dumps(self.seen))
+
+
+@pytest.mark.slow
+def test_two_processes_share_every_batch(folder, tmp_path):
+    settings = {"batch_size": 10, "validation_share": 0.2, "test_share": 0.2}
+    trainer = Trainer(
+        max_epochs=1,
+        accelerator="cpu",
+        devices=2,
+        strategy="ddp_fork",
+        default_root_dir=tmp_path,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
+    trainer.fit(FileRecorder(tmp_path), ActivationDataModule(str(folder), **settings))
+    one, other = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
+    assert len(one["train"]) == len(other["train"])
+    alone = opened(folder, **settings)
+    assert sorted(one["train"] + other["train"]) == sorted(rows_of(alone.train_dataloader()))
+    assert sorted(one["validation"] + other["validation"]) == sorted(rows_of(alone.val_dataloader()))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from run_store import UserError
+from run_store import UserError, nearest
 
 
 def resolve(model: nn.Module, names: Sequence[str]) -> dict[str, nn.Module]:
@@ -29,10 +28,9 @@ def resolve(model: nn.Module, names: Sequence[str]) -> dict[str, nn.Module]:
         raise UserError(f"hook_points names a module twice: {', '.join(names)}")
     for name in names:
         if name not in modules:
-            nearest = difflib.get_close_matches(name, modules, n=4, cutoff=0.3) or list(modules)[:4]
             raise UserError(
                 f"hook point {name!r} does not exist in {type(model).__name__}; the nearest names are "
-                f"{', '.join(nearest)}"
+                f"{nearest(name, modules, count=4)}"
             )
     return {name: modules[name] for name in names}
 

@@ -1,7 +1,7 @@
 """How fast the training loader hands out rows of a warm store, against memcpy of the same bytes in the same run.
 
     python benchmarks/bench_reader.py                     speed, on a 1 GB store
-    python benchmarks/bench_reader.py --mode memory       anonymous memory of reading a 0.4 GB and a 4 GB store
+    python benchmarks/bench_reader.py --mode memory       anonymous memory of training on a 0.4 GB and a 4 GB store
 
 Prints JSON. Stores are made in a temporary folder, `--folder` says where.
 """
@@ -25,11 +25,15 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as main.py does
 
 import numpy as np
 import torch
+from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from datamodules.activations import ActivationDataModule
 from datamodules.shards import ActivationStore, BlockShuffle, StoreWriter, TrainingLoader
+from lightning_modules.autoencoders import TopK
+from lightning_modules.sparse_autoencoding import SparseAutoencoding
 
 D = 384
 BATCH_ROWS = 4096
@@ -46,7 +50,7 @@ def main() -> None:
     parser.add_argument("--folder", help="for the stores")
     options = parser.parse_args()
     if options.mode == "measure_memory":
-        print(json.dumps(measure_memory(ActivationStore(options.folder))))
+        print(json.dumps(measure_memory(options.folder)))
         return
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         measure = {"speed": speed, "memory": memory}[options.mode]
@@ -148,17 +152,39 @@ def mapped_bytes(store: ActivationStore, name: str) -> Tensor:
 
 
 def memory(store: ActivationStore, options: argparse.Namespace) -> dict[str, object]:
-    """Reads one epoch in a fresh process."""
+    """Trains one epoch in a fresh process."""
     command = [sys.executable, __file__, "--mode", "measure_memory", "--folder", str(store.folder)]
-    result: dict[str, object] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    result: dict[str, object] = json.loads(
+        subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
+    )
     return {"gigabytes": round(store.rows * D * (4 if options.dtype == "float32" else 2) / 1e9, 2), **result}
 
 
-def measure_memory(store: ActivationStore) -> dict[str, object]:
-    peak = 0
-    for _ in loader(store, 16):
-        peak = max(peak, resident_megabytes("RssAnon"))
-    return {"peak_rss_anon_mb": peak, "rss_file_mb": resident_megabytes("RssFile"), "rows": store.rows}
+class PeakMemory(Callback):
+    """The most memory of its own that the process had at the end of a training step."""
+
+    megabytes = 0
+
+    def on_train_batch_end(self, *_: object) -> None:
+        self.megabytes = max(self.megabytes, resident_megabytes("RssAnon"))
+
+
+def measure_memory(folder: str) -> dict[str, object]:
+    """Trains a small autoencoder on every row of the store once."""
+    data = ActivationDataModule(folder, BATCH_ROWS, validation_share=0.0, test_share=0.0)
+    peak = PeakMemory()
+    trainer = Trainer(
+        max_epochs=1,
+        accelerator="cpu",
+        logger=False,
+        callbacks=[peak],
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        limit_val_batches=0,
+    )
+    trainer.fit(SparseAutoencoding(TopK(d_sae=256, k=8)), data)
+    return {"peak_rss_anon_mb": peak.megabytes, "rss_file_mb": resident_megabytes("RssFile"), "rows": data.store.rows}
 
 
 def resident_megabytes(kind: str) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,7 @@ from datamodules.shards import (
     split_ranges,
 )
 from datamodules.text_contexts import TextContexts
-from run_store import UserError
+from run_store import UserError, nearest
 
 
 class ActivationDataModule(LightningDataModule):
@@ -194,9 +193,8 @@ class ActivationDataModule(LightningDataModule):
         store = ActivationStore(self.folder, verify=self.verify and self._rank.rank == 0)
         for name in self.hook_points or []:
             if name not in store.hook_points:
-                nearest = difflib.get_close_matches(name, store.hook_points, n=3, cutoff=0)
                 raise UserError(
-                    f"{self.folder} has no hook point {name!r}: the nearest it has are {', '.join(nearest)}"
+                    f"{self.folder} has no hook point {name!r}: the nearest are {nearest(name, store.hook_points)}"
                 )
         return store
 

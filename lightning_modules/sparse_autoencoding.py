@@ -73,7 +73,7 @@ class SparseAutoencoding(LightningModule):
     def __init__(
         self,
         autoencoder: Autoencoder,
-        optimizer: OptimizerCallable = lambda parameters: torch.optim.Adam(parameters, lr=4e-3, fused=True),
+        optimizer: OptimizerCallable = lambda parameters: torch.optim.Adam(parameters, lr=3e-3, fused=True),
         lr_scheduler: LRSchedulerCallable = lambda optimizer: WarmupDecay(optimizer),
         normalization: Normalization | None = None,
         sparsity_warmup: NonNegativeFloat = 0.05,

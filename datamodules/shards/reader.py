@@ -42,7 +42,7 @@ class Provenance(NamedTuple):
 
 
 class ActivationStore:
-    """A store on disk, its rows numbered 0 to `rows` - 1 across shards.
+    """A store on disk, its rows numbered 0 to `rows` - 1 across shards. Only one thread at a time may read from it.
 
     Args:
         folder: of the store.
@@ -63,6 +63,9 @@ class ActivationStore:
         self._activations = {
             name: [self._map_rows(shard, name) for shard in self.manifest.shards] for name in self.hook_points
         }
+        # Rows in the stored dtype on their way to another, kept from read to read: the allocator would hand so large a
+        # buffer back to the system and fetch it again, page by page, more slowly than the rows are read.
+        self._buffers: dict[str, Tensor] = {}
         self._provenance = [self._map_provenance(shard) for shard in self.manifest.shards]
 
     def read(
@@ -81,15 +84,15 @@ class ActivationStore:
         names = list(self.hook_points) if hook_points is None else hook_points
         ascending, order = _ascending(rows)
         pieces = list(self._pieces(ascending))
-        gathered = (_gather(self._activations[name], pieces, order) for name in names)
-        return tuple(rows if dtype is None else rows.to(dtype) for rows in gathered)
+        return tuple(_restore(self._read_ascending(name, pieces, len(rows), dtype), order) for name in names)
 
     def provenance(self, rows: Tensor) -> Provenance:
         """Token, document and position of rows, int64 [n] in any order."""
         ascending, order = _ascending(rows)
         pieces = list(self._pieces(ascending))
         columns = zip(*self._provenance, strict=True)
-        return Provenance(*(_gather(list(column), pieces, order) for column in columns))
+        gathered = (_gather(column, pieces, torch.empty(len(rows), dtype=torch.int32)) for column in columns)
+        return Provenance(*(_restore(values, order) for values in gathered))
 
     def document_ranges(self) -> Tensor:
         """int64 [documents, 2]: first row of every document and the row after its last; equal when it has no rows."""
@@ -144,6 +147,19 @@ class ActivationStore:
         columns = _map(self._path(shard.provenance), expected)
         return Provenance(*(columns[key] for key in PROVENANCE_KEYS))
 
+    def _read_ascending(
+        self, hook_point: str, pieces: list[tuple[int, slice, Tensor]], count: int, dtype: torch.dtype | None
+    ) -> Tensor:
+        shards = self._activations[hook_point]
+        if dtype in (None, shards[0].dtype):
+            return _gather(shards, pieces, shards[0].new_empty(count, self.hook_points[hook_point]))
+        buffer = self._buffers.get(hook_point)
+        if buffer is None or len(buffer) < count:
+            # An evaluation may come first; what it makes in inference mode could not be written to in training.
+            with torch.inference_mode(False):
+                buffer = self._buffers[hook_point] = shards[0].new_empty(count, self.hook_points[hook_point])
+        return _gather(shards, pieces, buffer[:count]).to(dtype)
+
     def _pieces(self, ascending: npt.NDArray[np.int64]) -> Iterator[tuple[int, slice, Tensor]]:
         """Cuts ascending row numbers by shard: the shard, the places in the result, the rows within the shard."""
         if len(ascending) and not 0 <= ascending[0] <= ascending[-1] < self.rows:
@@ -167,17 +183,18 @@ def _ascending(rows: Tensor) -> tuple[npt.NDArray[np.int64], Tensor | None]:
     return numbers[order], torch.from_numpy(order)
 
 
-def _gather(shards: list[Tensor], pieces: list[tuple[int, slice, Tensor]], order: Tensor | None) -> Tensor:
-    # One buffer for all shards, of a size that a loader asks for again and again: buffers of ever changing sizes make
-    # the allocator return memory to the system and fetch it back, page fault by page fault.
-    count = pieces[-1][1].stop if pieces else 0
-    result = torch.empty(count, *shards[0].shape[1:], dtype=shards[0].dtype)
+def _gather(shards: Sequence[Tensor], pieces: list[tuple[int, slice, Tensor]], result: Tensor) -> Tensor:
     for shard, places, rows in pieces:
         torch.index_select(shards[shard], 0, rows, out=result[places])
+    return result
+
+
+def _restore(ascending: Tensor, order: Tensor | None) -> Tensor:
+    """Undoes `_ascending`."""
     if order is None:
-        return result
-    restored = torch.empty_like(result)
-    restored[order] = result
+        return ascending
+    restored = torch.empty_like(ascending)
+    restored[order] = ascending
     return restored
 
 

@@ -93,7 +93,7 @@ def test_the_tokenizer_is_the_one_of_the_text(folder):
 
 
 def test_an_unknown_hook_point_is_told_with_the_nearest(folder):
-    with pytest.raises(UserError, match=r"no hook point 'encoder\.layer\.3': the nearest it has are encoder\.layer\."):
+    with pytest.raises(UserError, match=r"no hook point 'encoder\.layer\.3': the nearest are encoder\.layer\."):
         opened(folder, hook_points=["encoder.layer.3"])
 
 

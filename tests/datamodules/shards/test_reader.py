@@ -53,6 +53,16 @@ def test_the_store_on_disk_cannot_be_changed_through_what_was_read(opened):
     assert store.read(torch.tensor([0, 1]), dtype=None)[0].abs().sum() > 0
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, None])
+def test_what_was_read_stays_what_it_is_when_more_is_read(opened, dtype):
+    rows, store = opened
+    with torch.inference_mode():  # as an evaluation reads, before or between training batches
+        first = store.read(torch.arange(20), ["layer.0"], dtype)[0]
+    second = store.read(torch.arange(20, 60), ["layer.0"], dtype)[0]
+    assert torch.equal(first.float(), rows.activations["layer.0"][:20])
+    assert torch.equal(second.float(), rows.activations["layer.0"][20:60])
+
+
 def files_of(kind):
     return {
         "activations": "shard-00002.block%2F1.safetensors",

@@ -87,7 +87,7 @@ class FeatureStatistics(Callback):
         lines = [
             f"### latent {latent}, on {density[latent]:.3%} of the tokens",
             "",
-            "| value | where |",
+            "| f | where |",
             "| --- | --- |",
         ]
         for value, row in self._varied(i, data):

@@ -73,7 +73,7 @@ class _LinearTopK(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, k: int) -> tuple[Tensor, Tensor]:
         kept = [
             torch.nn.functional.linear(rows, weight, bias).topk(k, dim=-1, sorted=False)
-            for rows in x.split(_rows_at_once(x, weight.shape[0]))
+            for rows in torch.split(x, _rows_at_once(x, weight.shape[0]))
         ]
         values = torch.cat([part.values for part in kept]).relu_().to(weight.dtype)
         indices = torch.cat([part.indices for part in kept])

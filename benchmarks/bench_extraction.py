@@ -37,7 +37,7 @@ LAYERS = 3
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tokens", type=int, default=32_768, help="in each round")
+    parser.add_argument("--tokens", type=int, default=65_536, help="in each round")
     parser.add_argument("--context-length", type=int, default=128)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--precision", choices=["auto", "float32", "bfloat16"], default="auto")

@@ -8,7 +8,13 @@ import logging
 import os
 import warnings
 
-UNWANTED_LOGS = ("💡 Tip", "Loading `train_dataloader` to estimate", "TPU available", "`Trainer.fit` stopped", "`weights_only` was not set")
+UNWANTED_LOGS = (
+    "💡 Tip",
+    "Loading `train_dataloader` to estimate",
+    "TPU available",
+    "`Trainer.fit` stopped",
+    "`weights_only` was not set",
+)
 UNWANTED_WARNINGS = (r".*isinstance\(treespec, LeafSpec\).*", r".*does not have many workers.*")
 
 

@@ -7,6 +7,8 @@ import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,7 +29,12 @@ from run_store import UserError, sha256_of
 
 # numpy has no bfloat16, so everything is mapped as integers of its width and viewed.
 _CARRIERS = {2: np.int16, 4: np.int32}
+_INTEGERS = {2: torch.int16, 4: torch.int32}
 _SAFETENSORS_NAMES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16", torch.int32: "I32"}
+
+COPYING_THREADS = min(4, os.cpu_count() or 1)
+"""More than a few cores add nothing: they wait for the memory."""
+ROWS_WORTH_A_THREAD = 512
 
 
 class Provenance(NamedTuple):
@@ -83,15 +90,13 @@ class ActivationStore:
         """
         names = list(self.hook_points) if hook_points is None else hook_points
         ascending, order = _ascending(rows)
-        pieces = list(self._pieces(ascending))
-        return tuple(_restore(self._read_ascending(name, pieces, len(rows), dtype), order) for name in names)
+        return tuple(_restore(self._read_ascending(name, ascending, dtype), order) for name in names)
 
     def provenance(self, rows: Tensor) -> Provenance:
         """Token, document and position of rows, int64 [n] in any order."""
         ascending, order = _ascending(rows)
-        pieces = list(self._pieces(ascending))
         columns = zip(*self._provenance, strict=True)
-        gathered = (_gather(column, pieces, torch.empty(len(rows), dtype=torch.int32)) for column in columns)
+        gathered = (self._gather(column, ascending, torch.empty(len(rows), dtype=torch.int32)) for column in columns)
         return Provenance(*(_restore(values, order) for values in gathered))
 
     def document_ranges(self) -> Tensor:
@@ -147,27 +152,45 @@ class ActivationStore:
         columns = _map(self._path(shard.provenance), expected)
         return Provenance(*(columns[key] for key in PROVENANCE_KEYS))
 
-    def _read_ascending(
-        self, hook_point: str, pieces: list[tuple[int, slice, Tensor]], count: int, dtype: torch.dtype | None
-    ) -> Tensor:
-        shards = self._activations[hook_point]
+    def _read_ascending(self, hook_point: str, ascending: npt.NDArray[np.int64], dtype: torch.dtype | None) -> Tensor:
+        shards, count = self._activations[hook_point], len(ascending)
         if dtype in (None, shards[0].dtype):
-            return _gather(shards, pieces, shards[0].new_empty(count, self.hook_points[hook_point]))
+            return self._gather(shards, ascending, shards[0].new_empty(count, self.hook_points[hook_point]))
         buffer = self._buffers.get(hook_point)
         if buffer is None or len(buffer) < count:
             # An evaluation may come first; what it makes in inference mode could not be written to in training.
             with torch.inference_mode(False):
                 buffer = self._buffers[hook_point] = shards[0].new_empty(count, self.hook_points[hook_point])
-        return _gather(shards, pieces, buffer[:count]).to(dtype)
+        return self._gather(shards, ascending, buffer[:count]).to(dtype)
 
-    def _pieces(self, ascending: npt.NDArray[np.int64]) -> Iterator[tuple[int, slice, Tensor]]:
+    def _gather(self, shards: Sequence[Tensor], ascending: npt.NDArray[np.int64], result: Tensor) -> Tensor:
+        """Copies rows of all shards into `result`, each thread a contiguous part of it.
+
+        One `index_select` a shard would wake all threads once a shard, which takes longer than the copying.
+        """
+        target, sources = _integers(result), [_integers(shard) for shard in shards]
+
+        def copy(start: int, stop: int) -> None:
+            for shard, places, rows in self._pieces(ascending[start:stop]):
+                # the rows are known to be in range; any other mode would go through a buffer
+                np.take(sources[shard], rows, axis=0, out=target[start:stop][places], mode="clip")
+
+        threads = max(1, min(COPYING_THREADS, len(ascending) // ROWS_WORTH_A_THREAD))
+        bounds = [len(ascending) * part // threads for part in range(threads + 1)]
+        others = [_pool().submit(copy, *part) for part in pairwise(bounds[1:])]
+        copy(bounds[0], bounds[1])
+        for other in others:
+            other.result()
+        return result
+
+    def _pieces(self, ascending: npt.NDArray[np.int64]) -> Iterator[tuple[int, slice, npt.NDArray[np.int64]]]:
         """Cuts ascending row numbers by shard: the shard, the places in the result, the rows within the shard."""
         if len(ascending) and not 0 <= ascending[0] <= ascending[-1] < self.rows:
             raise IndexError(f"rows {ascending[0]} to {ascending[-1]} of a store of {self.rows}")
         cuts = np.searchsorted(ascending, self._starts)
         for shard in np.flatnonzero(np.diff(cuts)).tolist():
             places = slice(int(cuts[shard]), int(cuts[shard + 1]))
-            yield shard, places, torch.from_numpy(ascending[places] - self._starts[shard])
+            yield shard, places, ascending[places] - self._starts[shard]
 
 
 def _damage(path: Path, problem: str) -> UserError:
@@ -183,10 +206,18 @@ def _ascending(rows: Tensor) -> tuple[npt.NDArray[np.int64], Tensor | None]:
     return numbers[order], torch.from_numpy(order)
 
 
-def _gather(shards: Sequence[Tensor], pieces: list[tuple[int, slice, Tensor]], result: Tensor) -> Tensor:
-    for shard, places, rows in pieces:
-        torch.index_select(shards[shard], 0, rows, out=result[places])
-    return result
+def _integers(tensor: Tensor) -> npt.NDArray[Any]:
+    """The same memory as integers of the same width, for numpy."""
+    return tensor.view(_INTEGERS[tensor.dtype.itemsize]).numpy()
+
+
+@lru_cache(maxsize=1)
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(max(1, COPYING_THREADS - 1), thread_name_prefix="copying rows")
+
+
+# a forked process has no threads but its own
+os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
 def _restore(ascending: Tensor, order: Tensor | None) -> Tensor:

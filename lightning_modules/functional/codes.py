@@ -34,8 +34,14 @@ class SparseCodes(NamedTuple):
         return torch.bincount(fired, minlength=self.d_sae)
 
     def columns(self, latents: Tensor) -> Tensor:
-        """[b, len(latents)] values of some latents, dense."""
-        return self.dense()[:, latents]
+        """[b, len(latents)] values of some latents, dense; nothing of size b × s is made."""
+        column_of = self.indices.new_full((self.d_sae,), -1)
+        column_of[latents] = torch.arange(len(latents), device=latents.device)
+        columns = column_of[self.indices]
+        rows, slots = (columns >= 0).nonzero(as_tuple=True)
+        values = self.values.new_zeros(self.values.shape[0], len(latents))
+        values[rows, columns[rows, slots]] = self.values[rows, slots]
+        return values
 
     def dense(self) -> Tensor:
         """[b, s] values of all latents."""

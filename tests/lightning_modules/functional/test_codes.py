@@ -24,3 +24,10 @@ def test_sparse_and_dense_codes_answer_alike():
 def test_a_kept_latent_of_value_zero_has_not_fired():
     sparse, _ = both()
     assert sparse.firing_counts().tolist() == [1, 0, 0, 0, 2]
+
+
+def test_columns_are_those_of_the_dense_codes_in_the_order_asked_for():
+    kept = torch.rand(50, 30).topk(6, dim=1)
+    codes = SparseCodes(kept.values, kept.indices, 30)
+    latents = torch.tensor([17, 3, 29, 0])
+    assert torch.equal(codes.columns(latents), codes.dense()[:, latents])

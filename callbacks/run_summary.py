@@ -25,8 +25,10 @@ class RunSummary(Callback):
     whatever was typed.
     """
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._started = time.perf_counter()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero and trainer.checkpoint_callback is not None:
             print(f"to resume after an interruption: {resume_command(trainer)}", flush=True)
 

@@ -15,7 +15,7 @@ import cli.class_names  # noqa: F401  (so that a config may name classes without
 from callbacks import AtomicCheckpointIO
 from cli.messages import one_line
 from cli.quiet import quiet
-from run_store import UserError, atomic_file
+from run_store import UserError, atomic_file, sweep_temporaries
 
 # abbreviations would let a misspelt setting pass as another
 PARSER = {"exit_on_error": False, "allow_abbrev": False}
@@ -69,6 +69,7 @@ class FulguriteCLI(LightningCLI):
         checkpoint = folder / "checkpoints" / "last.ckpt"
         if not checkpoint.is_file():
             raise UserError(f"--resume {folder}: there is no checkpoint {checkpoint}")
+        sweep_temporaries(checkpoint.parent)  # what a kill in the middle of a save has left
         settings.ckpt_path = str(checkpoint)
         log_into(settings.trainer, folder)
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -89,6 +90,15 @@ def test_a_second_fit_reuses_the_store(finished, tmp_path, capsys):
     moved = arguments(folder, "--trainer.logger.save_dir", str(tmp_path), "--trainer.max_epochs", "1")
     assert main(moved) == 0
     assert {path: path.stat().st_mtime_ns for path in (folder / "store").rglob("*")} == before
+
+
+def test_a_resume_sweeps_what_a_kill_inside_a_save_has_left(finished, tmp_path):
+    folder, _ = finished
+    run = tmp_path / "sae" / "version_0"
+    shutil.copytree(folder / "runs" / "sae" / "version_0", run)
+    (run / "checkpoints" / "last.ckpt.12345.partial").write_bytes(b"half a checkpoint")
+    assert main([*arguments(folder, "--trainer.logger.save_dir", str(tmp_path)), "--resume", str(run)]) == 0
+    assert [path.name for path in (run / "checkpoints").iterdir()] == ["last.ckpt"]
 
 
 def test_validate_measures_the_last_checkpoint_of_a_run(finished, capsys):

@@ -173,7 +173,7 @@ def test_a_checkpoint_holds_plain_values_and_loads_without_data(data, tmp_path):
 
 def test_the_reconstruction_is_on_the_scale_of_the_input(data, tmp_path):
     model = module(TopK(24, 12))
-    trainer(tmp_path, max_epochs=6).fit(model, data)
+    trainer(tmp_path, max_epochs=12).fit(model, data)
     x = data.sample(200).activations[0]
     assert (model(x)[1] - x).norm() < 0.3 * (x - x.mean(dim=0)).norm()
 

@@ -109,7 +109,7 @@ class SaveConfig(SaveConfigCallback):
             return
         folder = Path(trainer.log_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        attempt = 1 + len(list(folder.glob("config.*.yaml")))
+        attempt = 1 + max((int(path.suffixes[0][1:]) for path in folder.glob("config.*.yaml")), default=0)
         text = self.parser.dump(self.config, skip_none=False)
         with atomic_file(folder / f"config.{attempt}.yaml") as temporary:
             temporary.write_text(text, encoding="utf-8")

@@ -92,13 +92,17 @@ def test_a_second_fit_reuses_the_store(finished, tmp_path, capsys):
     assert {path: path.stat().st_mtime_ns for path in (folder / "store").rglob("*")} == before
 
 
-def test_a_resume_sweeps_what_a_kill_inside_a_save_has_left(finished, tmp_path):
+def test_a_resume_sweeps_what_a_killed_save_has_left_and_keeps_older_configs(finished, tmp_path):
     folder, _ = finished
     run = tmp_path / "sae" / "version_0"
     shutil.copytree(folder / "runs" / "sae" / "version_0", run)
     (run / "checkpoints" / "last.ckpt.12345.partial").write_bytes(b"half a checkpoint")
+    (run / "config.1.yaml").rename(run / "config.2.yaml")
+    older = (run / "config.2.yaml").read_bytes()
     assert main([*arguments(folder, "--trainer.logger.save_dir", str(tmp_path)), "--resume", str(run)]) == 0
     assert [path.name for path in (run / "checkpoints").iterdir()] == ["last.ckpt"]
+    assert (run / "config.2.yaml").read_bytes() == older, "a saved config is never written over"
+    assert (run / "config.3.yaml").is_file()
 
 
 def test_validate_measures_the_last_checkpoint_of_a_run(finished, capsys):

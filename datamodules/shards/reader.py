@@ -5,15 +5,12 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -25,16 +22,12 @@ from datamodules.shards.format import (
     StoredFile,
     read_manifest,
 )
+from datamodules.shards.mapped_rows import MappedRows
 from run_store import UserError, sha256_of
 
 # numpy has no bfloat16, so everything is mapped as integers of its width and viewed.
 _CARRIERS = {2: np.int16, 4: np.int32}
-_INTEGERS = {2: torch.int16, 4: torch.int32}
 _SAFETENSORS_NAMES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16", torch.int32: "I32"}
-
-COPYING_THREADS = min(4, os.cpu_count() or 1)
-"""More than a few cores add nothing: they wait for the memory."""
-ROWS_WORTH_A_THREAD = 512
 
 
 class Provenance(NamedTuple):
@@ -68,12 +61,14 @@ class ActivationStore:
         self.document_names = self._read_document_names()
         self._starts = np.cumsum([0, *(shard.rows for shard in self.manifest.shards)])
         self._activations = {
-            name: [self._map_rows(shard, name) for shard in self.manifest.shards] for name in self.hook_points
+            name: MappedRows([self._map_rows(shard, name) for shard in self.manifest.shards])
+            for name in self.hook_points
         }
         # Rows in the stored dtype on their way to another, kept from read to read: the allocator would hand so large a
         # buffer back to the system and fetch it again, page by page, more slowly than the rows are read.
         self._buffers: dict[str, Tensor] = {}
-        self._provenance = [self._map_provenance(shard) for shard in self.manifest.shards]
+        provenance = [self._map_provenance(shard) for shard in self.manifest.shards]
+        self._provenance = {key: MappedRows([columns[key] for columns in provenance]) for key in PROVENANCE_KEYS}
 
     def read(
         self, rows: Tensor, hook_points: Sequence[str] | None = None, dtype: torch.dtype | None = torch.float32
@@ -95,15 +90,13 @@ class ActivationStore:
     def provenance(self, rows: Tensor) -> Provenance:
         """Token, document and position of rows, int64 [n] in any order."""
         ascending, order = _ascending(rows)
-        columns = zip(*self._provenance, strict=True)
-        gathered = (self._gather(column, ascending, torch.empty(len(rows), dtype=torch.int32)) for column in columns)
-        return Provenance(*(_restore(values, order) for values in gathered))
+        return Provenance(*(_restore(column.gather(ascending), order) for column in self._provenance.values()))
 
     def document_ranges(self) -> Tensor:
         """int64 [documents, 2]: first row of every document and the row after its last; equal when it has no rows."""
         counts = np.zeros(len(self.document_names), dtype=np.int64)
-        for shard in self._provenance:
-            counts += np.bincount(shard.documents.numpy(), minlength=len(counts))
+        for documents in self._provenance["documents"].parts:
+            counts += np.bincount(documents.numpy(), minlength=len(counts))
         stops = np.cumsum(counts)
         return torch.from_numpy(np.stack([stops - counts, stops], axis=1))
 
@@ -147,77 +140,31 @@ class ActivationStore:
         dtype = DTYPES[self.manifest.hook_points[hook_point].dtype]
         return _map(self._path(shard.activations[hook_point]), {ACTIVATIONS_KEY: (dtype, shape)})[ACTIVATIONS_KEY]
 
-    def _map_provenance(self, shard: Shard) -> Provenance:
-        expected = dict.fromkeys(PROVENANCE_KEYS, (torch.int32, (shard.rows,)))
-        columns = _map(self._path(shard.provenance), expected)
-        return Provenance(*(columns[key] for key in PROVENANCE_KEYS))
+    def _map_provenance(self, shard: Shard) -> dict[str, Tensor]:
+        return _map(self._path(shard.provenance), dict.fromkeys(PROVENANCE_KEYS, (torch.int32, (shard.rows,))))
 
-    def _read_ascending(self, hook_point: str, ascending: npt.NDArray[np.int64], dtype: torch.dtype | None) -> Tensor:
-        shards, count = self._activations[hook_point], len(ascending)
-        if dtype in (None, shards[0].dtype):
-            return self._gather(shards, ascending, shards[0].new_empty(count, self.hook_points[hook_point]))
+    def _read_ascending(self, hook_point: str, ascending: Tensor, dtype: torch.dtype | None) -> Tensor:
+        stored = self._activations[hook_point]
+        if dtype in (None, stored.dtype):
+            return stored.gather(ascending)
         buffer = self._buffers.get(hook_point)
-        if buffer is None or len(buffer) < count:
+        if buffer is None or len(buffer) < len(ascending):
             # An evaluation may come first; what it makes in inference mode could not be written to in training.
             with torch.inference_mode(False):
-                buffer = self._buffers[hook_point] = shards[0].new_empty(count, self.hook_points[hook_point])
-        return self._gather(shards, ascending, buffer[:count]).to(dtype)
-
-    def _gather(self, shards: Sequence[Tensor], ascending: npt.NDArray[np.int64], result: Tensor) -> Tensor:
-        """Copies rows of all shards into `result`, each thread a contiguous part of it.
-
-        One `index_select` a shard would wake all threads once a shard, which takes longer than the copying.
-        """
-        target, sources = _integers(result), [_integers(shard) for shard in shards]
-
-        def copy(start: int, stop: int) -> None:
-            for shard, places, rows in self._pieces(ascending[start:stop]):
-                # the rows are known to be in range; any other mode would go through a buffer
-                np.take(sources[shard], rows, axis=0, out=target[start:stop][places], mode="clip")
-
-        threads = max(1, min(COPYING_THREADS, len(ascending) // ROWS_WORTH_A_THREAD))
-        bounds = [len(ascending) * part // threads for part in range(threads + 1)]
-        others = [_pool().submit(copy, *part) for part in pairwise(bounds[1:])]
-        copy(bounds[0], bounds[1])
-        for other in others:
-            other.result()
-        return result
-
-    def _pieces(self, ascending: npt.NDArray[np.int64]) -> Iterator[tuple[int, slice, npt.NDArray[np.int64]]]:
-        """Cuts ascending row numbers by shard: the shard, the places in the result, the rows within the shard."""
-        if len(ascending) and not 0 <= ascending[0] <= ascending[-1] < self.rows:
-            raise IndexError(f"rows {ascending[0]} to {ascending[-1]} of a store of {self.rows}")
-        cuts = np.searchsorted(ascending, self._starts)
-        for shard in np.flatnonzero(np.diff(cuts)).tolist():
-            places = slice(int(cuts[shard]), int(cuts[shard + 1]))
-            yield shard, places, ascending[places] - self._starts[shard]
+                buffer = self._buffers[hook_point] = torch.empty(len(ascending), *stored.row_shape, dtype=stored.dtype)
+        return stored.gather(ascending, buffer[: len(ascending)]).to(dtype)
 
 
 def _damage(path: Path, problem: str) -> UserError:
     return UserError(f"{path} is damaged ({problem}): put the original back or extract the store again")
 
 
-def _ascending(rows: Tensor) -> tuple[npt.NDArray[np.int64], Tensor | None]:
+def _ascending(rows: Tensor) -> tuple[Tensor, Tensor | None]:
     """The rows in ascending order, and how to undo that; None when there is nothing to undo."""
     numbers = rows.numpy()
     if (numbers[1:] >= numbers[:-1]).all():
-        return numbers, None
-    order = np.argsort(numbers)
-    return numbers[order], torch.from_numpy(order)
-
-
-def _integers(tensor: Tensor) -> npt.NDArray[Any]:
-    """The same memory as integers of the same width, for numpy."""
-    return tensor.view(_INTEGERS[tensor.dtype.itemsize]).numpy()
-
-
-@lru_cache(maxsize=1)
-def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(max(1, COPYING_THREADS - 1), thread_name_prefix="copying rows")
-
-
-# a forked process has no threads but its own
-os.register_at_fork(after_in_child=_pool.cache_clear)
+        return rows, None
+    return rows.sort()
 
 
 def _restore(ascending: Tensor, order: Tensor | None) -> Tensor:

@@ -4,16 +4,20 @@ from lightning_modules.functional.reconstruction import (
     geometric_median,
     squared_error,
 )
+from lightning_modules.functional.recovery import Matching, best_matching, max_cosines
 from lightning_modules.functional.schedules import trapezoid
 from lightning_modules.functional.sparse import linear_topk, sparse_decode
 
 __all__ = [
     "Codes",
     "DenseCodes",
+    "Matching",
     "SparseCodes",
+    "best_matching",
     "fraction_of_variance_unexplained",
     "geometric_median",
     "linear_topk",
+    "max_cosines",
     "sparse_decode",
     "squared_error",
     "trapezoid",

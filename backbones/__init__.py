@@ -1,10 +1,14 @@
-from backbones.extractor import CapturedRows, Extractor
+from backbones.captured_rows import CapturedRows
+from backbones.extractor import Extractor
 from backbones.hook_points import capture, resolve
-from backbones.loading import load_backbone, load_tokenizer, tokenizer_sha256, weights_sha256
+from backbones.loading import load_backbone, weights_sha256
+from backbones.row_filters import RowCounts
+from backbones.tokenizers import load_tokenizer, tokenizer_sha256
 
 __all__ = [
     "CapturedRows",
     "Extractor",
+    "RowCounts",
     "capture",
     "load_backbone",
     "load_tokenizer",

@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable
+from typing import Any, Literal
 
 import torch
 from jsonargparse.typing import PositiveFloat
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from backbones.hook_points import capture, resolve
-from backbones.loading import load_backbone, weights_sha256
-from datamodules.text import TokenBatch
+from backbones.arithmetic import resolve_device, resolve_precision
+from backbones.captured_rows import CapturedRows, in_order
+from backbones.hook_points import HookPoint, is_pattern, read_points, resolve
+from backbones.loading import code_sha256, load_backbone, load_skeleton, weights_sha256
+from backbones.refusals import refuse_non_finite, refuse_unfit
+from backbones.row_filters import Candidates, RowCounts, choose, outliers, real_tokens
+from datamodules.text import TokenBatch, TokenWindow
 from run_store import UserError
 
-STORE_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
-
-class CapturedRows(NamedTuple):
-    """Activations of the tokens that count, on the CPU, in the order of the contexts and of the tokens in them."""
-
-    activations: dict[str, Tensor]
-    """One tensor [rows, d] a hook point, the same rows in each, in the dtype of the store."""
-    tokens: Tensor
-    """Token ids, int64 [rows]."""
-    documents: Tensor
-    """Document numbers, int64 [rows]."""
-    positions: Tensor
-    """Index of each token in its own document, int64 [rows]."""
+# Rows are handed on as the store keeps them, but for a store that rounds whole blocks of them by itself.
+ROW_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.float32}
 
 
 class Extractor:
@@ -42,12 +37,24 @@ class Extractor:
 
     Args:
         model: A folder, `package:NAME` or a hub id.
-        hook_points: Module paths of the model, such as `encoder.layer.2`; their outputs are captured.
+        hook_points: Module paths of the model, such as `encoder.layer.2`, or aliases, such as `residual.3`; their
+            outputs are captured, or with `:input` behind a path what enters them. `*`, `?` and `[…]` stand for parts of
+            a name. docs/hook-points.md has the whole story.
         precision: Arithmetic of the forward; `bfloat16` is autocast. `auto` takes it where the hardware multiplies it
             fast (CUDA, or a CPU with AVX512-BF16 or AMX) and float32 elsewhere, where it would be slower.
-        store_dtype: In what the activations are handed on.
+        store_dtype: In what the activations are handed on; for an int8 store that is float32.
         max_norm_ratio: The limit for outliers; null keeps every row.
         device: `auto` (the GPU if there is one), `cpu`, `cuda`…
+        dtype: Of the weights. Below float32 they take half the memory, and the forward computes in their dtype.
+        device_map: How accelerate spreads a model over several devices; null puts it on `device`.
+        attention: Which of transformers' implementations computes attention; null leaves the choice to it.
+        revision: Branch, tag or commit of a model on the hub.
+        remote_code_of: The model's own name, once more, if the Python code that comes with it may run on this machine.
+        keep_special_tokens: Whether special tokens give rows.
+        keep_first_token: Whether the first token of each context gives a row: true keeps it even if it is special or
+            an outlier, false leaves it out, null treats it like any other.
+        positions: Places in the context whose tokens give rows; negative ones count from its end, without padding.
+            null takes all.
     """
 
     def __init__(
@@ -55,9 +62,17 @@ class Extractor:
         model: str,
         hook_points: list[str],
         precision: Literal["auto", "float32", "bfloat16"] = "auto",
-        store_dtype: Literal["float32", "bfloat16"] = "bfloat16",
+        store_dtype: Literal["float32", "bfloat16", "int8"] = "bfloat16",
         max_norm_ratio: PositiveFloat | None = 10.0,
         device: str = "auto",
+        dtype: Literal["float32", "bfloat16", "float16"] = "float32",
+        device_map: Literal["auto", "balanced", "balanced_low_0", "sequential"] | None = None,
+        attention: Literal["eager", "sdpa", "flash_attention_2"] | None = None,
+        revision: str | None = None,
+        remote_code_of: str | None = None,
+        keep_special_tokens: bool = False,
+        keep_first_token: bool | None = None,
+        positions: list[int] | None = None,
     ) -> None:
         self.model = model
         self.hook_points = hook_points
@@ -65,131 +80,169 @@ class Extractor:
         self.store_dtype = store_dtype
         self.max_norm_ratio = max_norm_ratio
         self.device = device
+        self.dtype = dtype
+        self.device_map = device_map
+        self.attention = attention
+        self.revision = revision
+        self.remote_code_of = remote_code_of
+        self.keep_special_tokens = keep_special_tokens
+        self.keep_first_token = keep_first_token
+        self.positions = positions
+        self.counts = RowCounts()
+        """Rows read since the extractor was made, kept and filtered; replace it to count anew."""
         self._backbone: PreTrainedModel | None = None
+        self._points: dict[str, HookPoint] = {}
 
     def load(self) -> PreTrainedModel:
         """The model on its device, loaded at the first call.
 
         Raises:
-            UserError: it cannot be loaded, lacks a hook point, or the device is not there.
+            UserError: it cannot be loaded, lacks a hook point, or the device is not there or not fit for the settings.
         """
         if self._backbone is None:
-            backbone = load_backbone(self.model)
-            resolve(backbone, self.hook_points)
-            self._backbone = backbone.to(self._resolved_device())  # type: ignore[arg-type]
+            device = self._resolved_device()
+            self._refuse_two_places()
+            self._resolved_precision()
+            backbone = load_backbone(
+                self.model, self.revision, self.remote_code_of, DTYPES[self.dtype], self.attention, self.device_map
+            )
+            self._points = resolve(backbone, self.hook_points)
+            self._backbone = backbone if self.device_map else backbone.to(device)  # type: ignore[arg-type]
         return self._backbone
 
     def unload(self) -> None:
         """Gives the model's memory back."""
-        self._backbone = None
+        self._backbone, self._points = None, {}
 
     def shapes(self) -> dict[str, int]:
-        """Size d of the vectors at each hook point, found by a forward of two tokens."""
+        """Size d of the vectors at each hook point, found by a forward of two tokens; patterns are expanded."""
         states = self._forward(torch.zeros(1, 2, dtype=torch.int64))
         return {name: state.shape[-1] for name, state in states.items()}
 
     def describe(self) -> dict[str, Any]:
-        """What decides the values of the rows, as plain JSON values; `precision` is the resolved one.
+        """What decides the values of the rows, as plain JSON values.
+
+        `precision` is the resolved one; the patterns among `hook_points` are expanded.
 
         Raises:
-            UserError: the model's weights cannot be found.
+            UserError: the model's weights cannot be found, or a pattern fits nothing in it.
         """
-        return {
+        description = {
             "model": self.model,
-            "weights_sha256": weights_sha256(self.model),
-            "hook_points": list(self.hook_points),
+            "revision": self.revision,
+            "weights_sha256": weights_sha256(self.model, self.revision),
+            "hook_points": self._names(),
+            "dtype": self.dtype,
             "precision": self._resolved_precision(),
+            "attention": self.attention,
             "store_dtype": self.store_dtype,
-            "special_tokens": "left out",
+            "keep_special_tokens": self.keep_special_tokens,
+            "keep_first_token": self.keep_first_token,
+            "positions": self.positions,
             "max_norm_ratio": self.max_norm_ratio,
         }
+        if self.remote_code_of is not None:
+            description["remote_code_sha256"] = code_sha256(self.model, self.revision)
+        return description
 
-    @torch.inference_mode()
     def __call__(self, batch: TokenBatch) -> CapturedRows:
-        """Runs the contexts through the model and keeps the rows that count.
+        """Runs the contexts through the model and keeps the rows that count, in the order of the batch.
 
         Raises:
             UserError: the contexts do not fit the model, or an activation is NaN or infinite.
         """
-        states = self._forward(batch.tokens)
-        positions = batch.positions.to(self._resolved_device())
-        keep = positions >= 0
-        content = keep.clone()
-        for name, state in states.items():
-            norms = torch.linalg.vector_norm(state, dim=-1, dtype=torch.float32)
-            _refuse_non_finite(name, norms, content, batch)
-            if self.max_norm_ratio is not None:
-                typical = norms.where(content, torch.nan).nanmedian(dim=1, keepdim=True).values
-                keep &= norms <= self.max_norm_ratio * typical
-        kept = keep.flatten().nonzero().squeeze(1)
-        dtype = STORE_DTYPES[self.store_dtype]
+        return self._read(batch)[0]
+
+    @torch.inference_mode()
+    def read_window(self, window: TokenWindow, progress: Callable[[int], None] | None = None) -> CapturedRows:
+        """Runs the batches of a window through the model and keeps the rows that count, in the order of the corpus.
+
+        Args:
+            progress: Called after each batch with the tokens that were read, padding left out.
+
+        Raises:
+            UserError: as `__call__`.
+        """
+        parts, places, first = list[CapturedRows](), list[Tensor](), 0
+        for batch in window.batches:
+            rows, contexts = self._read(batch)
+            parts.append(rows)
+            places.append(window.order[first + contexts])
+            first += len(batch.tokens)
+            if progress is not None:
+                progress(int(batch.lengths.sum()))
+        return in_order(parts, places)
+
+    @torch.inference_mode()
+    def _read(self, batch: TokenBatch) -> tuple[CapturedRows, Tensor]:
+        """The rows of a batch, and for each of them the index of its context, int64 [rows]."""
+        batch = TokenBatch(*(column.cpu() for column in batch))
+        states = self._forward(batch.tokens, batch.lengths)
+        candidates = choose(batch, self.keep_special_tokens, self.keep_first_token, self.positions, self.counts)
+        kept = self._without_outliers(states, candidates, batch).flatten().nonzero().squeeze(1)
         activations = {
-            name: state.flatten(0, 1).index_select(0, kept).to(device="cpu", dtype=dtype)
+            name: state.flatten(0, 1).index_select(0, kept.to(state.device)).to("cpu", ROW_DTYPES[self.store_dtype])
             for name, state in states.items()
         }
-        kept = kept.to(batch.tokens.device)
-        tokens, documents, positions = (column.flatten().index_select(0, kept).cpu() for column in batch)
-        return CapturedRows(activations, tokens, documents, positions)
+        kept = kept.cpu()
+        self.counts.kept += len(kept)
+        self.counts.outliers += int(candidates.kept.sum()) - len(kept)
+        tokens, documents, positions = (column.flatten().index_select(0, kept) for column in batch[:3])
+        return CapturedRows(activations, tokens, documents, positions), kept // batch.tokens.shape[1]
 
-    def _forward(self, tokens: Tensor) -> dict[str, Tensor]:
-        """Hidden states [batch, length, d] at each hook point, on the model's device."""
-        backbone = self.load()
-        _refuse_unfit(backbone, tokens)
+    def _without_outliers(self, states: dict[str, Tensor], candidates: Candidates, batch: TokenBatch) -> Tensor:
+        """The kept tokens that are no outlier at any hook point, bool [batch, length], on the model's device."""
         device = self._resolved_device()
-        bfloat16 = self._resolved_precision() == "bfloat16"
-        with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
-            # No mask: nothing is padded, and without one the attention need not read one.
-            return capture(backbone, self.hook_points, input_ids=tokens.to(device))
+        content, kept, exempt = (mask.to(device) for mask in candidates)
+        norms = {
+            name: torch.linalg.vector_norm(state, dim=-1, dtype=torch.float32).to(device)
+            for name, state in states.items()
+        }
+        refuse_non_finite(norms, content | kept, batch)
+        if self.max_norm_ratio is not None:
+            for lengths in norms.values():
+                kept = kept & ~(outliers(lengths, content, self.max_norm_ratio) & ~exempt)
+        return kept
+
+    def _forward(self, tokens: Tensor, lengths: Tensor | None = None) -> dict[str, Tensor]:
+        """Hidden states [batch, length, d] at each hook point, on the model's device.
+
+        Args:
+            tokens: int64 [batch, length], on the CPU.
+            lengths: Tokens of each context that are not padding, int64 [batch]; None where nothing is padded.
+        """
+        backbone = self.load()
+        inputs = {"input_ids": tokens}
+        # Without a mask the attention need not read one, and nothing is padded but for contexts of different lengths.
+        if lengths is not None and int(lengths.min()) < tokens.shape[1]:
+            mask = real_tokens(tokens, lengths)
+            # An id of the vocabulary, whatever the padding was.
+            inputs = {"input_ids": tokens.where(mask, 0), "attention_mask": mask.long()}
+        refuse_unfit(backbone, inputs["input_ids"])
+        device = self._resolved_device()
+        autocast = self.dtype == "float32" and self._resolved_precision() == "bfloat16"
+        with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
+            return read_points(backbone, self._points, {name: value.to(device) for name, value in inputs.items()})
+
+    def _names(self) -> list[str]:
+        if not any(map(is_pattern, self.hook_points)):
+            return list(self.hook_points)
+        model = self._backbone or load_skeleton(self.model, self.revision, self.remote_code_of)
+        return list(resolve(model, self.hook_points))
 
     def _resolved_device(self) -> torch.device:
-        name = ("cuda" if torch.cuda.is_available() else "cpu") if self.device == "auto" else self.device
-        try:
-            return torch.empty(0, device=name).device
-        except (RuntimeError, AssertionError) as error:
-            raise UserError(f"device {self.device!r} cannot be used on this machine: set it to auto or cpu") from error
+        """Where contexts go in; of a model on several devices, where its embeddings are."""
+        if self.device_map and self._backbone is not None:
+            embeddings: torch.device = self._backbone.get_input_embeddings().weight.device  # type: ignore[assignment]
+            # Weights that wait elsewhere for their turn are brought by accelerate, and so are the contexts.
+            return torch.device("cpu") if embeddings.type == "meta" else embeddings
+        return resolve_device(self.device)
 
     def _resolved_precision(self) -> str:
-        if self.precision != "auto":
-            return self.precision
-        on_gpu = self._resolved_device().type == "cuda"
-        fast = torch.cuda.is_bf16_supported() if on_gpu else _cpu_multiplies_bfloat16()
-        return "bfloat16" if fast else "float32"
+        return resolve_precision(self.precision, self.dtype, self._resolved_device())
 
-
-def _cpu_multiplies_bfloat16() -> bool:
-    """Whether the CPU has instructions for it."""
-    # Private functions, because the public one is not in every version of torch that is allowed here.
-    questions = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return any(getattr(torch.cpu, question, lambda: False)() for question in questions)
-
-
-def _refuse_unfit(backbone: PreTrainedModel, tokens: Tensor) -> None:
-    """Raises where the model would fail with an index out of range."""
-    positions = getattr(backbone.config, "max_position_embeddings", None)
-    if positions is not None:
-        positions -= _reserved_positions(backbone)
-        if tokens.shape[1] > positions:
+    def _refuse_two_places(self) -> None:
+        if self.device_map is not None and self.device != "auto":
             raise UserError(
-                f"context_length {tokens.shape[1]} exceeds the {positions} positions of the model: lower it"
+                f"device {self.device!r} and device_map {self.device_map!r} both place the model: leave one out"
             )
-    largest, vocabulary = int(tokens.max()), int(backbone.config.get_text_config().vocab_size)
-    if largest >= vocabulary:
-        raise UserError(f"token id {largest} is beyond the model's {vocabulary}: set `tokenizer` to the model's own")
-
-
-def _reserved_positions(backbone: PreTrainedModel) -> int:
-    """How many of its positions a model keeps for padding; RoBERTa and its kin count from there."""
-    tables = (module for name, module in backbone.named_modules() if name.endswith("position_embeddings"))
-    paddings = (getattr(table, "padding_idx", None) for table in tables)
-    return max((padding + 1 for padding in paddings if padding is not None), default=0)
-
-
-def _refuse_non_finite(name: str, norms: Tensor, content: Tensor, batch: TokenBatch) -> None:
-    """Raises where a row's norm is NaN or infinite, as it is when any of its values is."""
-    broken = (~norms.isfinite() & content).nonzero()
-    if len(broken):
-        context, index = broken[0].tolist()
-        raise UserError(
-            f"activations at hook point {name!r} are NaN or infinite (document {int(batch.documents[context, index])}, "
-            f"position {int(batch.positions[context, index])}): check the model's weights or set `precision` to float32"
-        )

@@ -1,94 +1,182 @@
-"""Reading the outputs of a model's inner modules."""
+"""Reading what enters and leaves a model's inner modules."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any
+from fnmatch import fnmatchcase
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from backbones.hook_aliases import FAMILIES, KINDS, Place, Side, aliases
 from run_store import UserError, nearest
 
+# A colon cannot stand in an attribute's name, which is what module paths are made of; a module called `input` can.
+INPUT = ":input"
 
-def resolve(model: nn.Module, names: Sequence[str]) -> dict[str, nn.Module]:
+
+class HookPoint(NamedTuple):
+    """A module of a model, and whether what enters or what leaves it is read."""
+
+    module: nn.Module
+    side: Side
+
+
+def is_pattern(name: str) -> bool:
+    """Whether a hook point may stand for several."""
+    return any(character in name for character in "*?[")
+
+
+def resolve(model: nn.Module, names: Sequence[str]) -> dict[str, HookPoint]:
     """Finds the modules that hook points name.
 
     Args:
-        names: Module paths as `named_modules` gives them, such as `encoder.layer.2`.
+        names: Module paths as `named_modules` gives them, such as `encoder.layer.2`, or aliases such as `residual.3`
+            (see `hook_aliases.aliases`); a path comes before an alias. `:input` after a path asks for what enters the
+            module. `*`, `?` and `[…]` stand for parts of a name, never for a dot; what they match comes in the order of
+            the model's modules.
+
+    Returns:
+        Hook points by name, patterns replaced by the names that they match.
 
     Raises:
-        UserError: there is no name, a name twice, or one that the model does not have (its nearest names are listed).
+        UserError: there is no name, one that the model does not have (its nearest names are listed), or two for the
+            same place.
     """
-    modules = {name: module for name, module in model.named_modules() if name}
     if not names:
         raise UserError("hook_points is empty: name at least one module of the model")
-    if len(set(names)) < len(names):
-        raise UserError(f"hook_points names a module twice: {', '.join(names)}")
-    for name in names:
-        if name not in modules:
-            raise UserError(
-                f"hook point {name!r} does not exist in {type(model).__name__}; the nearest names are "
-                f"{nearest(name, modules, count=4)}"
-            )
-    return {name: modules[name] for name in names}
+    modules = {name: module for name, module in model.named_modules() if name}
+    shortcuts = aliases(model)
+    found: dict[str, HookPoint] = {}
+    for written in names:
+        matches = _matches(written, modules, shortcuts)
+        if not matches:
+            raise UserError(_not_found(model, written, [*modules, *shortcuts]))
+        for name, place in matches.items():
+            point = HookPoint(modules[place.path], place.side)
+            for other, earlier in found.items():
+                if earlier == point:
+                    both = f"{name!r} twice" if name == other else f"the same place as {other!r} and as {name!r}"
+                    raise UserError(f"hook_points names {both}: leave one out")
+            found[name] = point
+    return found
 
 
-@torch.inference_mode()
 def capture(model: nn.Module, hook_points: Sequence[str], **inputs: Tensor) -> dict[str, Tensor]:
-    """Runs the model up to the last of its hook points and returns their outputs.
-
-    The forward is stopped as soon as every hook point has fired: what comes after the last one is not computed. A
-    module that runs several times in one forward gives its first output; of a module that returns a tuple or an output
-    object, its first entry is taken.
+    """Runs the model up to the last of its hook points and returns what passed there.
 
     Args:
-        hook_points: Module paths; their outputs are captured.
+        hook_points: As in `resolve`.
         **inputs: The model's own arguments, `input_ids` [batch, length] and the like.
 
     Returns:
-        One tensor [batch, length, d] a hook point, in the order of `hook_points`, in the dtype that the model computes.
+        As `read_points`, in the order of `hook_points`.
 
     Raises:
-        UserError: a hook point does not exist, does not run in a forward of these inputs, or does not give one vector a
-            token.
+        UserError: as `resolve` and `read_points`.
+    """
+    return read_points(model, resolve(model, hook_points), inputs)
+
+
+@torch.inference_mode()
+def read_points(model: nn.Module, points: Mapping[str, HookPoint], inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Runs the model up to the last of its hook points and returns what passed there.
+
+    The forward is stopped as soon as every hook point has fired: what comes after the last one is not computed. A
+    module that runs several times in one forward gives what passed first; of a module that takes or returns several
+    things, the first one is read, or the argument `hidden_states`.
+
+    Args:
+        inputs: The model's own arguments, `input_ids` [batch, length] and the like; the first of them has the shape
+            [batch, length, …] of what must pass at the hook points.
+
+    Returns:
+        One tensor [batch, length, d] a hook point, in the order of `points`, in the dtype that the model computes.
+
+    Raises:
+        UserError: a hook point does not run in a forward of these inputs, or does not give one vector a token.
     """
     captured: dict[str, Tensor] = {}
-    modules = resolve(model, hook_points)
+    contexts = next(iter(inputs.values())).shape[:2]
 
-    def keep_output_of(name: str) -> Callable[[nn.Module, Any, Any], None]:
-        def keep(module: nn.Module, arguments: Any, output: Any) -> None:
-            if name in captured:
-                return
-            states = _hidden_states(name, output)
-            if len(captured) == len(modules) - 1:
-                captured[name] = states
-                raise _AllCapturedError
-            # A copy, because what runs next may work in place.
-            captured[name] = states.clone()
-
-        return keep
+    def keep(name: str, passing: Any) -> None:
+        if name in captured:
+            return
+        if not isinstance(passing, Tensor) or passing.ndim != 3 or passing.shape[:2] != contexts:
+            raise UserError(
+                f"hook point {name!r} does not give one vector a token: choose a module that returns hidden states"
+            )
+        if len(captured) == len(points) - 1:
+            captured[name] = passing
+            raise _AllCapturedError
+        # A copy, because what runs next may work in place.
+        captured[name] = passing.clone()
 
     with ExitStack() as hooks:
-        for name, module in modules.items():
-            hooks.callback(module.register_forward_hook(keep_output_of(name)).remove)
+        for name, point in points.items():
+            hooks.callback(_hook(point, partial(keep, name)))
         try:
             model(**inputs)
         except _AllCapturedError:
-            return {name: captured[name] for name in modules}
-    silent = next(name for name in modules if name not in captured)
+            return {name: captured[name] for name in points}
+    silent = next(name for name in points if name not in captured)
     raise UserError(f"hook point {silent!r} does not run when {type(model).__name__} reads text: choose another module")
 
 
 class _AllCapturedError(Exception):
-    """Leaves the forward of a model; never seen outside of `capture`."""
+    """Leaves the forward of a model; never seen outside of `read_points`."""
 
 
-def _hidden_states(name: str, output: Any) -> Tensor:
-    states = output if isinstance(output, Tensor) else output[0] if output else None
-    if not isinstance(states, Tensor) or states.ndim != 3:
-        raise UserError(
-            f"hook point {name!r} does not give one vector a token: choose a module that returns hidden states"
+def _hook(point: HookPoint, keep: Callable[[Any], None]) -> Callable[[], None]:
+    """Calls `keep` with what passes at the point; returns what ends that."""
+
+    def before(module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+        keep(named["hidden_states"] if "hidden_states" in named else _first((*arguments, *named.values())))
+
+    def after(module: nn.Module, arguments: tuple[Any, ...], output: Any) -> None:
+        keep(_first(output))
+
+    if point.side == "input":
+        return point.module.register_forward_pre_hook(before, with_kwargs=True).remove
+    return point.module.register_forward_hook(after).remove
+
+
+def _first(passing: Any) -> Any:
+    """The first of several things; a tensor is one thing."""
+    if isinstance(passing, Mapping):
+        passing = tuple(passing.values())
+    return (passing[0] if passing else None) if isinstance(passing, tuple | list) else passing
+
+
+def _matches(written: str, modules: Mapping[str, nn.Module], shortcuts: Mapping[str, Place]) -> dict[str, Place]:
+    """The names that one entry of `hook_points` stands for, with their places."""
+    path = written.removesuffix(INPUT)
+    if path != written:
+        return {f"{name}{INPUT}": Place(name, "input") for name in _fitting(path, modules)}
+    paths = {name: Place(name, "output") for name in _fitting(path, modules)}
+    return paths or {name: shortcuts[name] for name in _fitting(path, shortcuts)}
+
+
+def _fitting(pattern: str, names: Mapping[str, Any]) -> list[str]:
+    if pattern in names or not is_pattern(pattern):
+        return [pattern] if pattern in names else []
+    parts = pattern.split(".")
+    return [
+        name for name in names if name.count(".") == len(parts) - 1 and all(map(fnmatchcase, name.split("."), parts))
+    ]
+
+
+def _not_found(model: nn.Module, written: str, known: Sequence[str]) -> str:
+    path = written.removesuffix(INPUT)
+    if path.partition(".")[0] in KINDS and not set(KINDS) & {name.partition(".")[0] for name in known}:
+        return (
+            f"hook point {written!r}: where the layers of {type(model).__name__} add to the residual stream is known "
+            f"only for {', '.join(FAMILIES)}: name a module by its path, such as {nearest('layers.0', known, 1)}"
         )
-    return states
+    if path in known:
+        return f"hook point {written!r}: {path!r} stands for one place and has no input: name a module by its path"
+    what = "fits no module" if is_pattern(path) else "does not exist"
+    return f"hook point {written!r} {what} in {type(model).__name__}; the nearest names are {nearest(path, known, 4)}"

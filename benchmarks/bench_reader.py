@@ -32,6 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from datamodules.activations import ActivationDataModule
 from datamodules.shards import ActivationStore, BlockShuffle, StoreWriter, TrainingLoader
+from datamodules.shards.format import HookPoint
 from lightning_modules.autoencoders import TopK
 from lightning_modules.sparse_autoencoding import SparseAutoencoding
 
@@ -44,7 +45,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mode", choices=["speed", "memory", "measure_memory"], default="speed")
     parser.add_argument("--gigabytes", type=float, nargs="+", help="store sizes; default 1, or 0.4 and 4 for memory")
-    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="bfloat16", help="in the store")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16", "int8"], default="bfloat16", help="in the store")
     parser.add_argument("--block-rows", type=int, nargs="+", default=[1, 8, 16, 64])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--folder", help="for the stores")
@@ -65,7 +66,7 @@ def main() -> None:
 def make_store(folder: Path, gigabytes: float, dtype: str) -> ActivationStore:
     chunk = torch.randn(BATCH_ROWS, D)
     numbers = torch.arange(BATCH_ROWS)
-    bytes_per_chunk = BATCH_ROWS * D * (4 if dtype == "float32" else 2)
+    bytes_per_chunk = BATCH_ROWS * row_bytes(dtype)
     chunks = round(gigabytes * 1e9 / bytes_per_chunk)
     with StoreWriter(folder, {HOOK_POINT: D}, dtype) as writer:
         for document in range(chunks):
@@ -74,17 +75,23 @@ def make_store(folder: Path, gigabytes: float, dtype: str) -> ActivationStore:
     return ActivationStore(folder)
 
 
+def row_bytes(dtype: str) -> int:
+    return HookPoint(D, dtype).row_bytes
+
+
 def speed(store: ActivationStore, options: argparse.Namespace) -> dict[str, object]:
     """Medians over rounds that measure everything in turn, so that a busy spell of the machine falls on all alike."""
     delivered = BATCH_ROWS * D * 4
-    stored = delivered if options.dtype == "float32" else delivered // 2
+    # int8 is handed out as float32 either way
+    stored = delivered if options.dtype in ("float32", "int8") else delivered // 2
     jobs: dict[str, tuple[int, Callable[[], object]]] = {}
     for bytes_per_batch in {delivered, stored}:
         jobs[f"memcpy {bytes_per_batch}"] = bytes_per_batch, partial(memcpy, store, bytes_per_batch, False)
         jobs[f"memcpy, hot buffer {bytes_per_batch}"] = bytes_per_batch, partial(memcpy, store, bytes_per_batch, True)
     for block_rows in options.block_rows:
         jobs[f"as float32, block_rows {block_rows}"] = delivered, partial(read_epoch, store, block_rows)
-        jobs[f"as stored, block_rows {block_rows}"] = stored, partial(read_as_stored, store, block_rows)
+        if options.dtype != "int8":
+            jobs[f"as stored, block_rows {block_rows}"] = stored, partial(read_as_stored, store, block_rows)
     seconds = {name: statistics.median(times) for name, times in timed(jobs, options.rounds).items()}
     batches = len(loader(store, 1))
     return {
@@ -157,7 +164,7 @@ def memory(store: ActivationStore, options: argparse.Namespace) -> dict[str, obj
     result: dict[str, object] = json.loads(
         subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
     )
-    return {"gigabytes": round(store.rows * D * (4 if options.dtype == "float32" else 2) / 1e9, 2), **result}
+    return {"gigabytes": round(store.rows * row_bytes(options.dtype) / 1e9, 2), **result}
 
 
 class PeakMemory(Callback):

@@ -15,6 +15,7 @@ TABLE = {
     "val/dead": ("dead latents (never fire in validation)", "{:.2%}"),
     "train/dead": ("dead latents (training window)", "{:.2%}"),
     "val/dense": ("dense latents", "{:.2%}"),
+    "val/recovered": ("true features found (cosine ≥ 0.9)", "{:.1%}"),
 }
 
 

@@ -3,9 +3,20 @@ imported.
 """
 
 from backbones import Extractor
-from callbacks import ActivationWriter, FeatureStatistics, LastCheckpoint, RunSummary, TrainingProgress
+from callbacks import (
+    ActivationWriter,
+    DictionaryRecovery,
+    ExtractionProgress,
+    FeatureStatistics,
+    LastCheckpoint,
+    RunSummary,
+    TrainingProgress,
+)
 from datamodules.activations import ActivationDataModule
-from datamodules.text import StandardLibrary
+from datamodules.streamed_activations import StreamedActivationDataModule
+from datamodules.synthetic import Constant, Exponential, HalfNormal, LogNormal
+from datamodules.synthetic_activations import SyntheticActivations
+from datamodules.text import HeldOut, HuggingFaceDataset, Mixture, Shuffled, StandardLibrary, TextFiles
 from datamodules.text_contexts import TextContexts
 from lightning_modules.activation_extraction import ActivationExtraction
 from lightning_modules.autoencoders import DatasetScale, LayerNormalization, NoNormalization, ReLU, TopK
@@ -16,17 +27,30 @@ __all__ = [
     "ActivationDataModule",
     "ActivationExtraction",
     "ActivationWriter",
+    "Constant",
     "DatasetScale",
+    "DictionaryRecovery",
+    "Exponential",
+    "ExtractionProgress",
     "Extractor",
     "FeatureStatistics",
+    "HalfNormal",
+    "HeldOut",
+    "HuggingFaceDataset",
     "LastCheckpoint",
     "LayerNormalization",
+    "LogNormal",
+    "Mixture",
     "NoNormalization",
     "ReLU",
     "RunSummary",
+    "Shuffled",
     "SparseAutoencoding",
     "StandardLibrary",
+    "StreamedActivationDataModule",
+    "SyntheticActivations",
     "TextContexts",
+    "TextFiles",
     "TopK",
     "TrainingProgress",
     "WarmupDecay",

@@ -103,11 +103,17 @@ class SaveConfig(SaveConfigCallback):
 
     def __init__(self, parser: LightningArgumentParser, config: Any, **kwargs: Any) -> None:
         super().__init__(parser, config, save_to_log_dir=False, **kwargs)
+        self._folder: str | None = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        # log_dir is broadcast whenever it is asked for, so all processes must ask; save_config runs in rank 0 alone.
+        self._folder = trainer.log_dir
+        super().setup(trainer, pl_module, stage)
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if trainer.log_dir is None or not trainer.loggers:
+        if self._folder is None or not trainer.loggers:
             return
-        folder = Path(trainer.log_dir)
+        folder = Path(self._folder)
         folder.mkdir(parents=True, exist_ok=True)
         attempt = 1 + max((int(path.suffixes[0][1:]) for path in folder.glob("config.*.yaml")), default=0)
         text = self.parser.dump(self.config, skip_none=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import signal
 import sys
 from collections.abc import Sequence
@@ -13,7 +14,10 @@ VERBS = {
     "validate": "measure a checkpoint on the validation documents",
     "test": "measure a checkpoint on the test documents",
     "predict": "extract activations into a store",
+    "data": "look into an activation store: data inspect STORE",
 }
+OWN_ROOM = {"data": "cli.data"}
+"""Verbs with verbs of their own, by module; all others are Lightning's."""
 
 INTERRUPTED = 128 + signal.SIGINT
 
@@ -45,9 +49,7 @@ def main(args: Sequence[str] | None = None) -> int:
     try:
         _check_verb(arguments[0])
         # imported here: torch and lightning take seconds, which a help page or a misspelt verb should not pay for
-        from cli.lightning_cli import run
-
-        run(arguments)
+        importlib.import_module(OWN_ROOM.get(arguments[0], "cli.lightning_cli")).run(arguments)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -1,27 +1,300 @@
-"""From text to a store: what `fit` does when its store is missing."""
+"""From text to a store, by one process or several, through any number of interruptions."""
 
 from __future__ import annotations
 
 import os
-from typing import Any
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from types import TracebackType
 
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from tqdm.auto import tqdm
 
-from backbones import Extractor
-from datamodules.shards import SHARD_BYTES, Manifest, StoreWriter
+from backbones import CapturedRows, Extractor
+from datamodules.processes import ALONE, Processes
+from datamodules.shards import SHARD_BYTES, Manifest, Rank, is_store
+from datamodules.shards.claim import Claim
+from datamodules.shards.format import DOCUMENTS_NAME, HookPoint, Shard, StoredFile, read_manifest, write_manifest
+from datamodules.shards.journal import (
+    Completion,
+    Journal,
+    Mark,
+    journal_name,
+    journals_in,
+    read_journal,
+    write_journal,
+)
+from datamodules.shards.shard_writer import ShardWriter, stored_file
+from datamodules.shards.writer import refuse_finished
+from datamodules.source import FINGERPRINT, describe_settings, refuse_other_settings, refuse_other_store
 from datamodules.text_contexts import TextContexts
+from run_store import UserError, write_json
 
-FINGERPRINT = "corpus_fingerprint"
-
-
-def describe_settings(extractor: Extractor, text: TextContexts) -> dict[str, Any]:
-    """Every setting that decides what is in a store, known before anything is extracted; plain JSON."""
-    return {"extractor": extractor.describe(), "text": text.describe()}
+_PROVENANCE_BYTES = 12
 
 
-def describe_source(extractor: Extractor, text: TextContexts) -> dict[str, Any]:
-    """What a manifest says of its rows' source, known once the text is exhausted; plain JSON."""
-    return {**describe_settings(extractor, text), FINGERPRINT: text.fingerprint()}
+class Extraction:
+    """A store in the making, which takes rows window by window and goes on where a killed one stopped.
+
+    After every shard a journal is written that says how far into the text the shards reach. Opening the folder again
+    with the same settings checks the finished shards, drops what the kill has left beside them, and asks for the text
+    from `next_window` on. The same window gives the same bits, so the store ends byte for byte as if nothing had
+    happened. Leaving the `with` block without `finish` keeps all whole shards.
+
+    Several processes each write the shards of a contiguous share of the windows; rank 0 makes one manifest of their
+    journals. Their number is among the settings: it decides where shards are cut.
+
+    Args:
+        extractor: what the rows are read with.
+        text: what the windows come from; the instance whose `windows` is iterated.
+        folder: of the store.
+        shard_bytes: upper bound of one hook point's data in a shard.
+        processes: those that write the store together.
+
+    Raises:
+        UserError: the folder holds a store, an unfinished one of other settings, or other files, or another program
+            writes there.
+    """
+
+    def __init__(
+        self,
+        extractor: Extractor,
+        text: TextContexts,
+        folder: str | os.PathLike[str],
+        shard_bytes: int = SHARD_BYTES,
+        processes: Processes = ALONE,
+    ) -> None:
+        self.folder = Path(folder)
+        self._extractor, self._text, self._processes = extractor, text, processes
+        self._settings = describe_settings(extractor, text)
+        self._extra = {"shard_bytes": int(shard_bytes), "processes": processes.count}
+        self._hook_points = {name: HookPoint(d, extractor.store_dtype) for name, d in extractor.shapes().items()}
+        self._path = self.folder / journal_name(processes.rank, processes.count)
+        self._claim: Claim | None = None
+        processes.first(self._claim_folder)
+        self._claim = self._claim or Claim.shared(self.folder)
+        try:
+            self._journal = self._read_journal()
+            self.first_window, self.stop_window = self._share()
+            self._warn_of_a_small_disk()
+            part = f"{processes.rank + 1}of{processes.count}-" if processes.count > 1 else ""
+            self._writer = ShardWriter(
+                self.folder, self._hook_points, shard_bytes, part, self._journal.shards, self._record
+            )
+        except BaseException:
+            self._claim.release()
+            raise
+        self._expected = self.next_window
+        self._window = (self._expected, 0, 0)  # number, the writer's row at which it begins, rows
+        self._counted = asdict(extractor.counts)
+        self._counts = dict(self._journal.marks[-1].counts) if self._journal.marks else dict.fromkeys(self._counted, 0)
+        self._appended = False
+
+    @property
+    def next_window(self) -> int:
+        """The first window whose rows are not all on disk."""
+        if self._journal.completion and self.stop_window is not None:
+            return self.stop_window
+        return self._journal.marks[-1].next_window if self._journal.marks else self.first_window
+
+    def append(self, window: int, rows: CapturedRows) -> None:
+        """Takes all rows of a window; those that are on disk already, or were taken before, are passed over.
+
+        Args:
+            window: its number; windows come in ascending order without gaps, from `next_window` on or earlier.
+            rows: from `Extractor.read_window`.
+
+        Raises:
+            UserError: a value is NaN or infinite, the disk is full, or the text is not what it was before a kill.
+        """
+        if window < self._expected:
+            return
+        if window > self._expected:
+            raise ValueError(f"window {window} was given where window {self._expected} is next")
+        stored = self._stored_rows(window)
+        if not self._appended:
+            self._refuse_changed_text()
+        self._appended = True
+        self._window = (window, self._writer.rows - stored, len(rows.tokens))
+        rest = {name: values[stored:] for name, values in rows.activations.items()}
+        self._writer.append(rest, rows.tokens[stored:], rows.documents[stored:], rows.positions[stored:])
+        self._expected, self._counts = window + 1, self._counts_now()
+
+    def finish(self) -> Manifest:
+        """Writes the last shard and, once all processes are through, the manifest.
+
+        Raises:
+            UserError: there are no rows, the disk is full, or the text is not what it was before a kill.
+        """
+        if self._journal.completion is None:
+            self._complete()
+        if self._processes.rank == 0:
+            self._processes.wait_for(self._all_complete)
+            manifest = self._merge()
+        else:
+            self._processes.wait_for(lambda: is_store(self.folder))
+            manifest = read_manifest(self.folder)
+        self.close()
+        return manifest
+
+    def close(self) -> None:
+        """Lets others write to the folder. Whole shards stay."""
+        if self._claim is not None and self._claim.held:
+            self._writer.remove_unfinished()
+            self._claim.release()
+
+    def __enter__(self) -> Extraction:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _claim_folder(self) -> None:
+        claim = Claim(self.folder)
+        try:
+            journals = journals_in(self.folder)
+            if is_store(self.folder):
+                for path in journals:  # of an extraction that was killed when all was done
+                    path.unlink()
+                refuse_other_store(self.folder, self._extractor, self._text)
+                refuse_finished(self.folder)
+            keep = {path.name for path in journals}
+            for path in journals:
+                journal = read_journal(path)
+                refuse_other_settings(self.folder, journal.settings, {**self._settings, **self._extra})
+                keep |= {file.name for file in journal.files}
+            claim.sweep(keep)
+            if self._processes.count > 1:
+                claim.share()
+        except BaseException:
+            claim.release()
+            raise
+        self._claim = claim
+
+    def _read_journal(self) -> Journal:
+        """This process's journal, as far as its files are sound; what lies beyond is removed."""
+        if not self._path.exists():
+            return Journal({**self._settings, **self._extra})
+        journal = read_journal(self._path, self._hook_points)
+        sound = journal.sound(self.folder)
+        if sound is not journal:
+            rank_zero_warn(
+                f"files of shard {len(sound.marks)} or a later one of {self.folder} are missing or damaged: they are "
+                "made again"
+            )
+            write_journal(self._path, sound)
+            for file in set(journal.files) - set(sound.files):
+                (self.folder / file.name).unlink(missing_ok=True)
+        if sound.marks:
+            rows = sum(shard.rows for shard in sound.shards)
+            rank_zero_info(f"Going on with the activation store {self.folder}: {rows:,} rows are on disk.")
+        return sound
+
+    def _share(self) -> tuple[int, int | None]:
+        if self._processes.count == 1:
+            return 0, None  # to the end of the text, so that nobody need count its windows
+        return Rank(self._processes.rank, self._processes.count).share(0, self._text.count_windows())
+
+    def _warn_of_a_small_disk(self) -> None:
+        tokens = self._text.total_tokens
+        if tokens is None and self._processes.count > 1:
+            tokens = self._text.count_windows() * self._text.contexts_a_window * self._text.context_length
+        if tokens is None or self._processes.rank:
+            return
+        needed = tokens * (_PROVENANCE_BYTES + sum(point.row_bytes for point in self._hook_points.values()))
+        there = sum(path.stat().st_size for path in self.folder.iterdir() if path.is_file())
+        free = shutil.disk_usage(self.folder).free
+        if needed - there > free:
+            rank_zero_warn(
+                f"the activation store {self.folder} needs up to {(needed - there) / 1e9:.2f} GB more and its disk has "
+                f"{free / 1e9:.2f} GB free: free some space there, lower max_tokens or choose another folder"
+            )
+
+    def _stored_rows(self, window: int) -> int:
+        """How many of a window's rows are on disk before any of it was appended."""
+        if self._appended or not self._journal.marks:
+            return 0
+        mark = self._journal.marks[-1]
+        return mark.rows if mark.window == window else 0
+
+    def _refuse_changed_text(self) -> None:
+        for mark in self._journal.marks[-1:]:
+            try:
+                same = self._text.fingerprint(mark.window) == mark.text
+            except IndexError:
+                same = False  # it has become shorter
+            if not same:
+                raise UserError(
+                    f"the text has changed since the extraction into {self.folder} was interrupted: put it back as it "
+                    "was, or delete the folder and start from the beginning"
+                )
+
+    def _counts_now(self) -> dict[str, int]:
+        """What the filters did from the first window on, before a kill too."""
+        now = asdict(self._extractor.counts)
+        counts = {name: self._counts.get(name, 0) + value - self._counted[name] for name, value in now.items()}
+        self._counted = now
+        return counts
+
+    def _record(self, shard: Shard) -> None:
+        window, start, rows = self._window
+        stored = self._writer.rows_on_disk - start
+        counts, whole = self._counts, stored == rows
+        if whole and self._expected == window:  # the window is being appended
+            counts = self._counts = self._counts_now()
+        mark = Mark(shard, window, stored, whole, self._text.fingerprint(window), counts)
+        self._journal = replace(self._journal, marks=(*self._journal.marks, mark))
+        write_journal(self._path, self._journal)
+
+    def _complete(self) -> None:
+        last = self._processes.rank == self._processes.count - 1
+        if not self._appended:
+            if last:
+                for _ in self._text.windows(start=self._expected):
+                    raise ValueError(f"window {self._expected} and later ones are missing")
+            if last:
+                self._refuse_changed_text()
+        self._writer.flush()
+        documents = self._write_names() if last else None
+        fingerprint = self._text.fingerprint() if last else ""
+        completion = Completion(documents, fingerprint, self._counts, asdict(self._text.counts) if last else {})
+        self._journal = replace(self._journal, completion=completion)
+        write_journal(self._path, self._journal)
+
+    def _write_names(self) -> StoredFile:
+        names, path = self._text.document_names(), self.folder / DOCUMENTS_NAME
+        if self._writer.last_document >= len(names):
+            raise ValueError(f"document number {self._writer.last_document} has no name among {len(names)}")
+        write_json(path, names)
+        return stored_file(path)
+
+    def _all_complete(self) -> bool:
+        return all(path.exists() and read_journal(path).completion is not None for path in self._journal_paths())
+
+    def _journal_paths(self) -> list[Path]:
+        count = self._processes.count
+        return [self.folder / journal_name(rank, count) for rank in range(count)]
+
+    def _merge(self) -> Manifest:
+        journals = [read_journal(path, self._hook_points) for path in self._journal_paths()]
+        shards = tuple(shard for journal in journals for shard in journal.shards)
+        completions = [journal.completion for journal in journals if journal.completion is not None]
+        documents = completions[-1].documents
+        if not shards or documents is None:
+            for path in [*self._journal_paths(), self.folder / DOCUMENTS_NAME]:
+                path.unlink(missing_ok=True)
+            raise UserError(f"no activations to store in {self.folder}: the text gave no rows after filtering")
+        source = {**self._settings, FINGERPRINT: completions[-1].fingerprint}
+        manifest = Manifest(source, self._hook_points, shards, documents)
+        write_manifest(self.folder, manifest)
+        for path in self._journal_paths():
+            path.unlink()
+        rank_zero_info(f"Extracted the activation store {self.folder}: {_told(manifest.rows, completions)}.")
+        return manifest
 
 
 def extract_to_store(
@@ -32,18 +305,35 @@ def extract_to_store(
     Args:
         extractor: the model, its hook points and filters.
         text: the contexts to read.
-        folder: of the store, which must not exist yet.
+        folder: of the store, which must not exist yet, or is an unfinished one of the same settings.
         shard_bytes: upper bound of one hook point's data in a shard.
 
     Raises:
         UserError: the model or the text cannot be read, an activation is not finite, the folder cannot take the store,
-            or the disk is full. Then there is no store.
+            or the disk is full. Then there is no store, and a later call goes on from the last whole shard.
     """
-    with (
-        StoreWriter(folder, extractor.shapes(), extractor.store_dtype, shard_bytes) as writer,
-        tqdm(total=text.total_tokens, unit=" tokens", unit_scale=True, desc="Extracting activations") as bar,
-    ):
-        for batch in text.batches():
-            writer.append(*extractor(batch))
-            bar.update(batch.tokens.numel())
-        return writer.finish(describe_source(extractor, text), text.document_names())
+    with Extraction(extractor, text, folder, shard_bytes) as extraction:
+        first = extraction.next_window
+        skipped = first * text.contexts_a_window * text.context_length if text.packed else 0
+        with tqdm(
+            total=text.total_tokens, initial=skipped, unit=" tokens", unit_scale=True, desc="Extracting activations"
+        ) as bar:
+            for window in text.windows(first):
+                extraction.append(window.number, extractor.read_window(window, bar.update))
+        return extraction.finish()
+
+
+def _told(rows: int, completions: list[Completion]) -> str:
+    """Rows and what was left out, for a person."""
+    left_out = {
+        name: number
+        for name in completions[0].counts
+        if name != "kept" and (number := sum(completion.counts[name] for completion in completions))
+    }
+    parts = [f"{rows:,} rows", _listed("left out", left_out), _listed("of the text", completions[-1].lost)]
+    return "; ".join(filter(None, parts))
+
+
+def _listed(heading: str, numbers: Mapping[str, int]) -> str:
+    said = ", ".join(f"{number:,} {name.replace('_', ' ')}" for name, number in numbers.items() if number)
+    return f"{heading}: {said}" if said else ""

@@ -5,11 +5,11 @@ from __future__ import annotations
 from lightning.pytorch import LightningModule
 
 from backbones import CapturedRows, Extractor
-from datamodules.text import TokenBatch
+from datamodules.text import TokenWindow
 
 
 class ActivationExtraction(LightningModule):
-    """Predicts, for a batch of contexts, the rows of activations in them; `callbacks.ActivationWriter` stores them.
+    """Predicts, for a window of contexts, the rows of activations in it; `callbacks.ActivationWriter` stores them.
 
     Args:
         extractor: The model, its hook points and filters.
@@ -27,5 +27,5 @@ class ActivationExtraction(LightningModule):
         """
         self.extractor.load()
 
-    def predict_step(self, batch: TokenBatch) -> CapturedRows:
-        return self.extractor(batch)
+    def predict_step(self, batch: TokenWindow) -> CapturedRows:
+        return self.extractor.read_window(batch)

@@ -1,9 +1,10 @@
 from datamodules.shards.batches import ActivationBatch, EvaluationLoader, Rank, TrainingLoader, read_batch
 from datamodules.shards.format import Manifest, is_store, read_manifest
 from datamodules.shards.reader import ActivationStore, Provenance
+from datamodules.shards.shard_writer import SHARD_BYTES
 from datamodules.shards.shuffle import BlockShuffle
 from datamodules.shards.splits import Split, split_of, split_ranges
-from datamodules.shards.writer import SHARD_BYTES, StoreWriter
+from datamodules.shards.writer import StoreWriter
 
 __all__ = [
     "SHARD_BYTES",

@@ -4,13 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 from torch import Tensor
 
-from datamodules.shards.reader import ActivationStore
-from datamodules.shards.shuffle import BlockShuffle
 from run_store import UserError
+
+
+class RowReader(Protocol):
+    """What a loader asks of its rows: an `ActivationStore`, or rows that are made as they are read."""
+
+    def read(self, rows: Tensor, hook_points: Sequence[str]) -> tuple[Tensor, ...]:
+        """float32 [n, d] per hook point, of rows int64 [n]."""
+        ...
+
+
+class RowOrder(Protocol):
+    """What a loader asks of an order of rows, such as a `BlockShuffle`."""
+
+    @property
+    def size(self) -> int:
+        """Rows of an epoch."""
+        ...
+
+    @property
+    def block_rows(self) -> int:
+        """Rows that stay together."""
+        ...
+
+    @property
+    def seed(self) -> int:
+        """What the order depends on beside the epoch."""
+        ...
+
+    def rows(self, epoch: int, start: int, stop: int) -> Tensor:
+        """int64 [stop - start]: the rows at places `start` to `stop` - 1 of an epoch."""
+        ...
 
 
 class ActivationBatch(NamedTuple):
@@ -22,7 +51,7 @@ class ActivationBatch(NamedTuple):
     """int64 [batch], each row's number in the store."""
 
 
-def read_batch(store: ActivationStore, hook_points: Sequence[str], rows: Tensor) -> ActivationBatch:
+def read_batch(store: RowReader, hook_points: Sequence[str], rows: Tensor) -> ActivationBatch:
     """The batch of some rows, int64 [batch]."""
     return ActivationBatch(store.read(rows, hook_points), rows)
 
@@ -48,8 +77,8 @@ class EvaluationLoader:
     last one would leave ranks without rows.
     """
 
-    store: ActivationStore
-    shuffle: BlockShuffle
+    store: RowReader
+    shuffle: RowOrder
     hook_points: Sequence[str]
     batch_size: int
     rank: Rank = Rank()
@@ -78,8 +107,8 @@ class TrainingLoader:
     # Lightning asks for this wherever it finds a sampler.
     batch_sampler: ClassVar[None] = None
 
-    store: ActivationStore
-    shuffle: BlockShuffle
+    store: RowReader
+    shuffle: RowOrder
     hook_points: Sequence[str]
     batch_size: int
     rank: Rank = Rank()
@@ -94,8 +123,8 @@ class TrainingLoader:
             )
         if self.batch_size > self.shuffle.size:
             raise UserError(
-                f"batch_size {self.batch_size} is more than the {self.shuffle.size} rows of the training split of "
-                f"{self.store.folder}: make it smaller or extract more text"
+                f"batch_size {self.batch_size} is more than the {self.shuffle.size} rows of the training split: make "
+                "it smaller or extract more text"
             )
 
     def __len__(self) -> int:

@@ -2,9 +2,11 @@
 
 A store is a folder that holds `manifest.json`, which names the store's other files, each with its size and sha256:
 
-    shard-00000.<hook point>.safetensors   "activations" [rows, d], one file a hook point
+    shard-00000.<hook point>.safetensors   "activations" [rows, d], one file a hook point; see `encodings`
     provenance-00000.safetensors           "tokens", "documents", "positions" [rows], int32
     document_names.json                    the names of the documents, by document number
+
+Where several processes wrote a store, the files of each carry its number: shard-2of4-00000…, provenance-2of4-00000…
 
 The manifest is written last, so a folder without one is not a store, whatever else it holds.
 """
@@ -13,22 +15,27 @@ from __future__ import annotations
 
 import json
 import os
+import re
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import quote
 
-import torch
-
+from datamodules.shards.encodings import ENCODINGS, SCALE_BLOCK, Encoding
 from run_store import UserError, write_json
 
 FORMAT = "fulgurite-activations"
 VERSION = 1
 MANIFEST_NAME = "manifest.json"
 DOCUMENTS_NAME = "document_names.json"
-ACTIVATIONS_KEY = "activations"
 PROVENANCE_KEYS = ("tokens", "documents", "positions")
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+# What a killed writer leaves: whole files without a manifest, and half-written ones.
+WRITTEN = re.compile(
+    r"((shard-(\d+of\d+-)?\d{5,}\..+|provenance-(\d+of\d+-)?\d{5,})\.safetensors|(document_names|manifest)\.json)"
+    r"(\.\d+\.partial)?|unfinished-\d+of\d+\.json\.\d+\.partial"
+)
 
 
 @dataclass(frozen=True)
@@ -42,10 +49,19 @@ class StoredFile:
 
 @dataclass(frozen=True)
 class HookPoint:
-    """Width and dtype (a key of `DTYPES`) of one hook point's rows."""
+    """Width and dtype (a key of `ENCODINGS`) of one hook point's rows."""
 
     d: int
     dtype: str
+
+    @property
+    def encoding(self) -> Encoding:
+        return ENCODINGS[self.dtype]
+
+    @property
+    def row_bytes(self) -> int:
+        """What a row takes on disk."""
+        return self.encoding.row_bytes(self.d)
 
 
 @dataclass(frozen=True)
@@ -79,14 +95,20 @@ class Manifest:
         return [self.documents, *(file for shard in self.shards for file in shard.files)]
 
 
-def activations_name(shard: int, hook_point: str) -> str:
-    """File name of one hook point's rows in a shard; different hook points never share one."""
-    return f"shard-{shard:05d}.{quote(hook_point, safe='')}.safetensors"
+def activations_name(shard: int, hook_point: str, part: str = "") -> str:
+    """File name of one hook point's rows in a shard; different hook points never share one.
+
+    Args:
+        shard: its number, counted by the process that writes it.
+        hook_point: a module path.
+        part: "2of4-" for the second of four processes.
+    """
+    return f"shard-{part}{shard:05d}.{quote(hook_point, safe='')}.safetensors"
 
 
-def provenance_name(shard: int) -> str:
-    """File name of what says where a shard's rows come from."""
-    return f"provenance-{shard:05d}.safetensors"
+def provenance_name(shard: int, part: str = "") -> str:
+    """File name of what says where a shard's rows come from; see `activations_name`."""
+    return f"provenance-{part}{shard:05d}.safetensors"
 
 
 def is_store(folder: str | os.PathLike[str]) -> bool:
@@ -96,7 +118,11 @@ def is_store(folder: str | os.PathLike[str]) -> bool:
 
 def write_manifest(folder: str | os.PathLike[str], manifest: Manifest) -> None:
     """Makes a store of `folder`."""
-    write_json(Path(folder) / MANIFEST_NAME, {"format": FORMAT, "version": VERSION, **asdict(manifest)})
+    content = {"format": FORMAT, "version": VERSION, **asdict(manifest)}
+    for entry in content["hook_points"].values():
+        if entry["dtype"] == "int8":
+            entry["scale_block"] = SCALE_BLOCK  # so that the file says all it takes to read a store
+    write_json(Path(folder) / MANIFEST_NAME, content)
 
 
 def read_manifest(folder: str | os.PathLike[str]) -> Manifest:
@@ -132,42 +158,64 @@ def _refuse(path: Path, problem: str) -> NoReturn:
 
 
 def _parse(content: dict[str, Any]) -> Manifest:
-    hook_points = {name: _hook_point(entry) for name, entry in _typed(content["hook_points"], dict).items()}
-    shards = tuple(_shard(entry, hook_points) for entry in _typed(content["shards"], list))
+    hook_points = {name: _hook_point(entry) for name, entry in typed(content["hook_points"], dict).items()}
+    shards = tuple(parse_shard(entry, hook_points) for entry in typed(content["shards"], list))
     if not hook_points or not shards:
         raise ValueError("it has no hook points or no shards")
-    return Manifest(_typed(content["source"], dict), hook_points, shards, _file(content["documents"]))
+    return Manifest(typed(content["source"], dict), hook_points, shards, parse_file(content["documents"]))
 
 
 def _hook_point(entry: Any) -> HookPoint:
-    hook_point = HookPoint(_count(_typed(entry, dict)["d"]), _typed(entry["dtype"], str))
-    if hook_point.dtype not in DTYPES:
-        raise ValueError(f"dtype {hook_point.dtype!r} is none of {', '.join(DTYPES)}")
+    hook_point = HookPoint(count(typed(entry, dict)["d"]), typed(entry["dtype"], str))
+    if hook_point.dtype not in ENCODINGS:
+        raise ValueError(f"dtype {hook_point.dtype!r} is none of {', '.join(ENCODINGS)}")
+    if entry.get("scale_block", SCALE_BLOCK) != SCALE_BLOCK:
+        raise ValueError(f"scale_block {entry['scale_block']!r} is not {SCALE_BLOCK}")
     return hook_point
 
 
-def _shard(entry: Any, hook_points: dict[str, HookPoint]) -> Shard:
-    activations = {name: _file(file) for name, file in _typed(_typed(entry, dict)["activations"], dict).items()}
-    if activations.keys() != hook_points.keys():
+def parse_shard(entry: Any, hook_points: Collection[str]) -> Shard:
+    """A shard from its JSON.
+
+    Raises:
+        KeyError, ValueError: it is malformed, or not of these hook points.
+    """
+    activations = {name: parse_file(file) for name, file in typed(typed(entry, dict)["activations"], dict).items()}
+    if activations.keys() != set(hook_points):
         raise ValueError("a shard's hook points are not the store's")
-    return Shard(_count(entry["rows"]), activations, _file(entry["provenance"]))
+    return Shard(count(entry["rows"]), activations, parse_file(entry["provenance"]))
 
 
-def _file(entry: Any) -> StoredFile:
-    file = StoredFile(_typed(_typed(entry, dict)["name"], str), _count(entry["bytes"]), _typed(entry["sha256"], str))
+def parse_file(entry: Any) -> StoredFile:
+    """A file's name, size and sha256 from their JSON.
+
+    Raises:
+        KeyError, ValueError: they are malformed.
+    """
+    file = StoredFile(typed(typed(entry, dict)["name"], str), count(entry["bytes"]), typed(entry["sha256"], str))
     if Path(file.name).name != file.name:
         raise ValueError(f"{file.name!r} is not a file beside it")
     return file
 
 
-def _count(value: Any) -> int:
+def count(value: Any, least: int = 1) -> int:
+    """The value, if it is a whole number and not less than `least`.
+
+    Raises:
+        ValueError: it is not.
+    """
     # JSON's true would pass for the number 1
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{value!r} is no positive number")
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{value!r} is no {'positive ' if least else ''}number")
     return value
 
 
-def _typed(value: Any, kind: type) -> Any:
+def typed(value: Any, kind: type) -> Any:
+    """The value, if it is one of `kind`.
+
+    Raises:
+        ValueError: it is not.
+    """
     if not isinstance(value, kind):
         raise ValueError(f"{value!r} stands where a JSON {kind.__name__} should")
     return value

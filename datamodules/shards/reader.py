@@ -7,6 +7,7 @@ import os
 import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,8 +16,6 @@ import torch
 from torch import Tensor
 
 from datamodules.shards.format import (
-    ACTIVATIONS_KEY,
-    DTYPES,
     PROVENANCE_KEYS,
     Shard,
     StoredFile,
@@ -26,8 +25,14 @@ from datamodules.shards.mapped_rows import MappedRows
 from run_store import UserError, sha256_of
 
 # numpy has no bfloat16, so everything is mapped as integers of its width and viewed.
-_CARRIERS = {2: np.int16, 4: np.int32}
-_SAFETENSORS_NAMES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16", torch.int32: "I32"}
+_CARRIERS = {1: np.int8, 2: np.int16, 4: np.int32}
+_SAFETENSORS_NAMES = {
+    torch.float32: "F32",
+    torch.bfloat16: "BF16",
+    torch.float16: "F16",
+    torch.int32: "I32",
+    torch.int8: "I8",
+}
 
 
 class Provenance(NamedTuple):
@@ -60,13 +65,10 @@ class ActivationStore:
         self._check_files(verify)
         self.document_names = self._read_document_names()
         self._starts = np.cumsum([0, *(shard.rows for shard in self.manifest.shards)])
-        self._activations = {
-            name: MappedRows([self._map_rows(shard, name) for shard in self.manifest.shards])
-            for name in self.hook_points
-        }
-        # Rows in the stored dtype on their way to another, kept from read to read: the allocator would hand so large a
+        self._activations = {name: self._map_hook_point(name) for name in self.hook_points}
+        # Rows as stored on their way to what is asked for, kept from read to read: the allocator would hand so large a
         # buffer back to the system and fetch it again, page by page, more slowly than the rows are read.
-        self._buffers: dict[str, Tensor] = {}
+        self._buffers: dict[tuple[str, str], Tensor] = {}
         provenance = [self._map_provenance(shard) for shard in self.manifest.shards]
         self._provenance = {key: MappedRows([columns[key] for columns in provenance]) for key in PROVENANCE_KEYS}
 
@@ -78,7 +80,7 @@ class ActivationStore:
         Args:
             rows: int64 [n], row numbers, fastest when ascending.
             hook_points: which to read; all by default.
-            dtype: of the result; None keeps the stored one.
+            dtype: of the result; None keeps the stored one, and gives float32 for int8.
 
         Returns:
             [n, d] per hook point, in the order asked for, row i of each being row `rows[i]` of the store.
@@ -135,24 +137,34 @@ class ActivationStore:
         if sha256_of(self._path(file)) != file.sha256:
             raise _damage(self._path(file), "its sha256 is not the one that was written")
 
-    def _map_rows(self, shard: Shard, hook_point: str) -> Tensor:
-        shape = (shard.rows, self.hook_points[hook_point])
-        dtype = DTYPES[self.manifest.hook_points[hook_point].dtype]
-        return _map(self._path(shard.activations[hook_point]), {ACTIVATIONS_KEY: (dtype, shape)})[ACTIVATIONS_KEY]
+    def _map_hook_point(self, name: str) -> dict[str, MappedRows]:
+        hook_point = self.manifest.hook_points[name]
+        columns = hook_point.encoding.columns(hook_point.d)
+        shards = [
+            _map(
+                self._path(shard.activations[name]),
+                {key: (dtype, (shard.rows, width)) for key, (dtype, width) in columns.items()},
+            )
+            for shard in self.manifest.shards
+        ]
+        return {key: MappedRows([shard[key] for shard in shards]) for key in columns}
 
     def _map_provenance(self, shard: Shard) -> dict[str, Tensor]:
         return _map(self._path(shard.provenance), dict.fromkeys(PROVENANCE_KEYS, (torch.int32, (shard.rows,))))
 
     def _read_ascending(self, hook_point: str, ascending: Tensor, dtype: torch.dtype | None) -> Tensor:
-        stored = self._activations[hook_point]
-        if dtype in (None, stored.dtype):
-            return stored.gather(ascending)
-        buffer = self._buffers.get(hook_point)
-        if buffer is None or len(buffer) < len(ascending):
+        encoding = self.manifest.hook_points[hook_point].encoding
+        buffer = partial(self._buffer, hook_point, len(ascending))
+        return encoding.read(self._activations[hook_point], ascending, dtype, buffer)
+
+    def _buffer(self, hook_point: str, rows: int, key: str) -> Tensor:
+        stored = self._activations[hook_point][key]
+        buffer = self._buffers.get((hook_point, key))
+        if buffer is None or len(buffer) < rows:
             # An evaluation may come first; what it makes in inference mode could not be written to in training.
             with torch.inference_mode(False):
-                buffer = self._buffers[hook_point] = torch.empty(len(ascending), *stored.row_shape, dtype=stored.dtype)
-        return stored.gather(ascending, buffer[: len(ascending)]).to(dtype)
+                buffer = self._buffers[hook_point, key] = torch.empty(rows, *stored.row_shape, dtype=stored.dtype)
+        return buffer[:rows]
 
 
 def _damage(path: Path, problem: str) -> UserError:

@@ -1,24 +1,16 @@
-"""Which split a document is in, from its name alone."""
+"""The rows of every split."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor
 
-Split = Literal["train", "validation", "test"]
+from run_store import Split, split_of
 
-
-def split_of(document: str, seed: int, validation_share: float, test_share: float) -> Split:
-    """The split of a document; no other document has a say in it, so a larger corpus moves none across."""
-    digest = hashlib.blake2b(f"{seed} {document}".encode(), digest_size=8).digest()
-    place = int.from_bytes(digest, "little") / 2**64
-    if place < validation_share:
-        return "validation"
-    return "test" if place < validation_share + test_share else "train"
+__all__ = ["Split", "split_of", "split_ranges"]
 
 
 def split_ranges(

@@ -1,5 +1,32 @@
+from datamodules.text.contexts import Columns, ContextRules, TextCounts, cut
 from datamodules.text.corpus import Corpus, Document
-from datamodules.text.packing import TokenBatch, pack
+from datamodules.text.held_out import HeldOut
+from datamodules.text.hugging_face import HuggingFaceDataset
+from datamodules.text.mixture import Mixture
+from datamodules.text.packing import TokenBatch, TokenWindow, grouped, make_window
+from datamodules.text.shuffled import Shuffled
 from datamodules.text.standard_library import StandardLibrary
+from datamodules.text.text_files import TextFiles
+from datamodules.text.tokenising import joining_tokens, template_tokens, tokenise
 
-__all__ = ["Corpus", "Document", "StandardLibrary", "TokenBatch", "pack"]
+__all__ = [
+    "Columns",
+    "ContextRules",
+    "Corpus",
+    "Document",
+    "HeldOut",
+    "HuggingFaceDataset",
+    "Mixture",
+    "Shuffled",
+    "StandardLibrary",
+    "TextCounts",
+    "TextFiles",
+    "TokenBatch",
+    "TokenWindow",
+    "cut",
+    "grouped",
+    "joining_tokens",
+    "make_window",
+    "template_tokens",
+    "tokenise",
+]

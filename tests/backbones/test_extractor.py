@@ -17,10 +17,10 @@ LAYERS = ["encoder.layer.0", "encoder.layer.1"]
 def make_batch(tokens, special=(1, 2)):
     """A batch in which the tokens of `special` are special ones and each context is a document of its own."""
     tokens = torch.as_tensor(tokens)
-    is_special = torch.isin(tokens, torch.tensor(special))
     documents = torch.arange(len(tokens))[:, None].expand_as(tokens)
     positions = torch.arange(tokens.shape[1]).expand_as(tokens)
-    return TokenBatch(tokens, documents.masked_fill(is_special, -1), positions.masked_fill(is_special, -1))
+    positions = positions.masked_fill(torch.isin(tokens, torch.tensor(special)), -1)
+    return TokenBatch(tokens, documents, positions, torch.full((len(tokens),), tokens.shape[1]))
 
 
 def random_batch(contexts=6, length=10):
@@ -106,10 +106,15 @@ def test_describes_what_decides_the_rows(models):
     assert len(settings.pop("weights_sha256")) == 64
     assert settings == {
         "model": models["bert"],
+        "revision": None,
         "hook_points": LAYERS,
+        "dtype": "float32",
         "precision": "float32",
+        "attention": None,
         "store_dtype": "float32",
-        "special_tokens": "left out",
+        "keep_special_tokens": False,
+        "keep_first_token": None,
+        "positions": None,
         "max_norm_ratio": 5.0,
     }
 
@@ -138,6 +143,57 @@ def test_activations_have_the_dtype_of_the_store(models):
     exact = extractor(models["bert"])(batch).activations[LAYERS[0]]
     stored = extractor(models["bert"], store_dtype="bfloat16")(batch).activations[LAYERS[0]]
     assert torch.equal(stored, exact.bfloat16())
+
+
+def test_an_int8_store_gets_exact_rows(models):
+    batch = random_batch()
+    exact = extractor(models["bert"])(batch).activations[LAYERS[0]]
+    assert torch.equal(extractor(models["bert"], store_dtype="int8")(batch).activations[LAYERS[0]], exact)
+
+
+def test_patterns_and_aliases_name_the_rows(models):
+    reader = extractor(models["bert"], hook_points=["encoder.layer.[01]", "residual.0", "mlp.2"])
+    names = [*LAYERS, "residual.0", "mlp.2"]
+    assert reader.describe()["hook_points"] == names
+    assert reader._backbone is None
+    assert list(reader.shapes()) == list(reader(random_batch()).activations) == names
+    assert reader.describe() == extractor(models["bert"], hook_points=names).describe()
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2", "t5"])
+def test_weights_in_half_precision_are_computed_as_they_are(models, family):
+    batch, names = random_batch(), ["residual.*"]
+    settings = {"hook_points": names, "precision": "auto", "max_norm_ratio": None}
+    exact = extractor(models[family], **settings | {"precision": "float32"})(batch).activations["residual.2"]
+    reader = extractor(models[family], **settings, dtype="bfloat16")
+    half = reader(batch).activations["residual.2"]
+    assert reader.describe()["precision"] == reader.describe()["dtype"] == "bfloat16"
+    assert torch.equal(half, half.bfloat16().float())
+    assert 0 < (half - exact).norm() / exact.norm() < 0.05
+
+
+def test_a_device_map_changes_no_row(models):
+    batch = random_batch()
+    plain = extractor(models["gpt2"], hook_points=["h.*"])(batch)
+    mapped = extractor(models["gpt2"], hook_points=["h.*"], device_map="auto")
+    if torch.cuda.is_available():
+        pytest.skip("a GPU rounds otherwise")
+    assert all(map(torch.equal, plain.activations.values(), mapped(batch).activations.values()))
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"dtype": "float16", "precision": "auto"}, "dtype float16 is a hundred times slower .* set dtype to bfloat16"),
+        ({"dtype": "bfloat16"}, "precision float32 cannot be had from weights of dtype bfloat16"),
+        ({"device_map": "auto", "device": "cpu"}, "device 'cpu' and device_map 'auto' both place the model"),
+        ({"revision": "v1"}, "revision 'v1' is of no use"),
+        ({"remote_code_of": "bert"}, "remote_code_of names 'bert', but the model is"),
+    ],
+)
+def test_settings_that_cannot_be_are_said_before_anything_is_read(models, settings, sentence):
+    with pytest.raises(UserError, match=sentence):
+        extractor(models["bert"], **{"device": "cpu"} | settings).load()
 
 
 def test_broken_weights_are_said(models, tmp_path):

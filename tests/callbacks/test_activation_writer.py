@@ -7,7 +7,7 @@ from torch.utils.data import DataLoader
 
 from backbones import Extractor
 from callbacks import ActivationWriter
-from datamodules.extraction import extract_to_store
+from datamodules.extraction import Extraction, extract_to_store
 from datamodules.shards import ActivationStore
 from datamodules.text import Corpus, Document
 from datamodules.text_contexts import TextContexts
@@ -31,7 +31,7 @@ class Functions(Corpus):
 
 
 def make_text():
-    return TextContexts(Functions(), MINILM, context_length=32, batch_size=4)
+    return TextContexts(Functions(), MINILM, context_length=32, batch_size=4, window_batches=2)
 
 
 def make_extractor():
@@ -84,15 +84,34 @@ def test_every_row_of_the_store_leads_back_to_its_text(tmp_path):
     assert store.document_names[int(expected.documents[0])].startswith("add_")
 
 
-def test_a_failure_leaves_nothing_behind(tmp_path):
+def test_a_failure_leaves_what_can_be_gone_on_with(tmp_path):
     extractor = make_extractor()
+    embeddings = extractor.load().get_input_embeddings().weight
+    sound = embeddings[2340].clone()
     with torch.no_grad():
         # The token `11` stands in the last documents alone, when shards have been written.
-        extractor.load().get_input_embeddings().weight[2340] = torch.nan
+        embeddings[2340] = torch.nan
     # Attention carries the NaN to all of its context, which begins in document 10.
     with pytest.raises(UserError, match=r"are NaN or infinite \(document 10, position"):
         predict(tmp_path / "store", extractor=extractor)
-    assert bytes_of(tmp_path / "store") == {}
+    assert "unfinished-1of1.json" in bytes_of(tmp_path / "store")
+    with torch.no_grad():
+        embeddings[2340] = sound
+    predict(tmp_path / "store", extractor=extractor)
+    predict(tmp_path / "whole")
+    assert bytes_of(tmp_path / "store") == bytes_of(tmp_path / "whole")
+
+
+def test_predict_goes_on_with_what_fit_began(tmp_path):
+    extractor, text = make_extractor(), make_text()
+    with Extraction(extractor, text, tmp_path / "store", 100_000) as extraction:
+        for window in text.windows(0, 4):
+            extraction.append(window.number, extractor.read_window(window))
+    extractor = make_extractor()
+    predict(tmp_path / "store", extractor=extractor)
+    predict(tmp_path / "whole")
+    assert bytes_of(tmp_path / "store") == bytes_of(tmp_path / "whole")
+    assert 0 < extractor.counts.kept < ActivationStore(tmp_path / "store").rows  # the rest was on disk
 
 
 def test_an_existing_store_is_not_overwritten(tmp_path):
@@ -117,10 +136,3 @@ def test_other_data_are_refused(tmp_path):
 
     with pytest.raises(UserError, match="set data to TextContexts"):
         predict(tmp_path / "store", text=Numbers())
-
-
-def test_several_processes_are_refused(tmp_path):
-    trainer = Trainer(accelerator="cpu", logger=False, devices=2, strategy="ddp")
-    trainer.datamodule = make_text()
-    with pytest.raises(UserError, match=r"set trainer.devices and trainer.num_nodes to 1"):
-        ActivationWriter(str(tmp_path / "store")).setup(trainer, ActivationExtraction(make_extractor()), "predict")

@@ -231,10 +231,14 @@ def test_a_store_that_exists_is_reused_and_says_so(extracted, caplog):
 
 
 def test_extracting_again_gives_the_same_bytes(extracted, tmp_path):
-    extracting(tmp_path / "again", batch_size=3).prepare_data()
+    extracting(tmp_path / "again").prepare_data()
     one, other = read_manifest(extracted), read_manifest(tmp_path / "again")
     assert {file.name: file.sha256 for file in one.files} == {file.name: file.sha256 for file in other.files}
     assert one.source == other.source
+
+
+def test_a_store_made_with_other_batches_is_reused(extracted):
+    extracting(extracted, batch_size=3).prepare_data()
 
 
 def test_a_store_made_with_other_settings_is_refused_with_both_values(extracted):

@@ -1,0 +1,206 @@
+"""What a datamodule with an activation store has, whatever it trains on: held-out documents and their rows' origin."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
+
+import torch
+from lightning.pytorch import LightningDataModule
+from transformers import PreTrainedTokenizerBase
+
+from backbones import load_tokenizer
+from datamodules.shards import (
+    ActivationBatch,
+    ActivationStore,
+    BlockShuffle,
+    EvaluationLoader,
+    Rank,
+    Split,
+    read_batch,
+    split_ranges,
+)
+from run_store import UserError, nearest
+
+
+class ResumableLoader(Protocol):
+    """A loader of training batches whose state is a cursor."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+Loader = TypeVar("Loader", bound=ResumableLoader)
+
+
+class StoredRows(LightningDataModule, Generic[Loader]):
+    """Validates and tests on an activation store's held-out documents; what is trained on is up to the subclass.
+
+    Args:
+        store: The store's folder.
+        batch_size: Rows in a batch, over all devices together.
+        hook_points: Which hook points of the store to read; null reads all of them.
+        validation_share: The expected share of documents held out for validation.
+        test_share: The expected share of documents held out for the test.
+        block_rows: Consecutive rows that are shuffled together.
+        seed: Decides the order of the rows and which documents are held out.
+        verify: Compare the sha256 of the store's files with those that were written.
+    """
+
+    def __init__(
+        self,
+        store: str,
+        batch_size: int,
+        hook_points: list[str] | None,
+        validation_share: float,
+        test_share: float,
+        block_rows: int,
+        seed: int,
+        verify: bool,
+    ) -> None:
+        super().__init__()
+        # Nodes share the folder of the store, or could not read one store.
+        self.prepare_data_per_node = False
+        self.folder = Path(store)
+        self.batch_size = batch_size
+        self.hook_points = hook_points
+        self.shares = {"validation": validation_share, "test": test_share}
+        self.block_rows = block_rows
+        self.seed = seed
+        self.verify = verify
+        self._cursor: dict[str, Any] | None = None
+        self._loader: Loader | None = None
+        self._store: ActivationStore | None = None
+        self._splits: dict[Split, BlockShuffle] = {}
+
+    @abstractmethod
+    def _make_loader(self) -> Loader:
+        """The loader of training batches, at its first batch."""
+
+    def setup(self, stage: str | None = None) -> None:
+        """Opens the store and splits it.
+
+        Raises:
+            UserError: the store is damaged or lacks a hook point, or a split is too small for the stage.
+        """
+        if self._store is None:
+            self._store = self._open(self.folder)
+            self._splits = self._split(self._store)
+        self._refuse_impossible(stage)
+
+    @property
+    def store(self) -> ActivationStore:
+        """The open store."""
+        if self._store is None:
+            raise RuntimeError("the store is opened by setup(), which has not been called")
+        return self._store
+
+    @property
+    def shapes(self) -> dict[str, int]:
+        """Width d of every hook point that is read, in the order of a batch's activations."""
+        return {name: self.store.hook_points[name] for name in self.hook_points or self.store.hook_points}
+
+    def train_dataloader(self) -> Loader:
+        """Batches from the cursor of the checkpoint that is being resumed, or from the first."""
+        loader = self._make_loader()
+        if self._cursor is not None:
+            loader.load_state_dict(self._cursor)
+        self._loader = loader
+        return loader
+
+    def state_dict(self) -> dict[str, Any]:
+        """The training loader's cursor.
+
+        Lightning keeps a loader's state itself, but gives it back only to a loader made after the checkpoint was
+        read. Whatever asks the Trainer for the length of the run while optimisers are configured makes it before.
+        """
+        return {} if self._loader is None else {"cursor": self._loader.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keeps the cursor for the training loader that is made next."""
+        self._cursor = state_dict.get("cursor")
+
+    def teardown(self, stage: str) -> None:
+        """Forgets the cursor: the next fit starts at the first batch unless it resumes too."""
+        self._cursor = self._loader = None
+
+    def val_dataloader(self) -> EvaluationLoader | list[EvaluationLoader]:
+        return self._evaluation_loader("validation") if self.shares["validation"] else []
+
+    def test_dataloader(self) -> EvaluationLoader:
+        return self._evaluation_loader("test")
+
+    def describe_row(self, row: int) -> str:
+        """Where a row comes from, in words, for messages."""
+        return self.store.describe(row)
+
+    def snippet(self, row: int, before: int, after: int) -> tuple[list[int], int]:
+        """The token ids around a row, within its document, and the index of the row's own token among them.
+
+        Tokens that were filtered out at extraction are missing.
+        """
+        start = max(0, row - before)
+        source = self.store.provenance(torch.arange(start, min(self.store.rows, row + after + 1)))
+        same_document = source.documents == source.documents[row - start]
+        return source.tokens[same_document].tolist(), int(same_document[: row - start].sum())
+
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tokenizer that the store's token ids belong to.
+
+        Raises:
+            UserError: it cannot be loaded.
+        """
+        text = self.store.manifest.source["text"]
+        return load_tokenizer(text["tokenizer"], text.get("revision"))
+
+    @property
+    def _rank(self) -> Rank:
+        return Rank(self.trainer.global_rank, self.trainer.world_size) if self.trainer else Rank()
+
+    def _evaluation_loader(self, split: Split) -> EvaluationLoader:
+        return EvaluationLoader(self.store, self._splits[split], list(self.shapes), self.batch_size, self._rank)
+
+    def _sample(self, store: ActivationStore, split: BlockShuffle, rows: int) -> ActivationBatch:
+        """Rows spread evenly over a split; at most all of it."""
+        rows = min(rows, split.size)
+        middles = (2 * torch.arange(rows) + 1) * split.size // (2 * rows)
+        return read_batch(store, list(self.shapes), split.physical(middles.numpy()))
+
+    def _open(self, folder: Path) -> ActivationStore:
+        # One process checks for all of them.
+        store = ActivationStore(folder, verify=self.verify and self._rank.rank == 0)
+        for name in self.hook_points or []:
+            if name not in store.hook_points:
+                raise UserError(
+                    f"{folder} has no hook point {name!r}: the nearest are {nearest(name, store.hook_points)}"
+                )
+        return store
+
+    def _split(self, store: ActivationStore) -> dict[Split, BlockShuffle]:
+        if sum(self.shares.values()) >= 1:
+            raise UserError(
+                f"validation_share {self.shares['validation']} and test_share {self.shares['test']} leave nothing to "
+                "train on: lower them"
+            )
+        ranges = split_ranges(store.document_names, store.document_ranges(), self.seed, *self.shares.values())
+        return {split: BlockShuffle(part, self.block_rows, self.seed) for split, part in ranges.items()}
+
+    def _refuse_impossible(self, stage: str | None) -> None:
+        """Raises before a model is built what would otherwise come up in the middle of a run."""
+        if stage == "fit":
+            self.train_dataloader()
+            if self.shares["validation"]:
+                self._refuse_empty("validation")
+        elif stage in ("validate", "test"):
+            self._refuse_empty("validation" if stage == "validate" else "test")
+
+    def _refuse_empty(self, split: Split) -> None:
+        rows, devices = self._splits[split].size, self._rank.world_size
+        if rows < devices:
+            raise UserError(
+                f"the {split} split of {self.folder} has {rows} rows for {devices} devices (its {split}_share of "
+                f"{len(self.store.document_names)} documents is {self.shares[split]}): raise {split}_share or "
+                "extract more documents"
+            )

@@ -1,19 +1,31 @@
 from callbacks.activation_writer import ActivationWriter
-from callbacks.checkpoint_io import AtomicCheckpointIO
+from callbacks.checkpoint_io import AtomicCheckpointIO, SaveOptions
+from callbacks.checkpoint_retention import CheckpointRetention
 from callbacks.dictionary_recovery import DictionaryRecovery
 from callbacks.extraction_progress import ExtractionProgress
 from callbacks.feature_statistics import FeatureStatistics
-from callbacks.last_checkpoint import LastCheckpoint
+from callbacks.graceful_stop import GracefulStop, RunStopped
+from callbacks.initial_weights import InitialWeights
 from callbacks.progress import TrainingProgress
+from callbacks.random_states import RandomStates
+from callbacks.run_record import RunRecordKeeper
 from callbacks.run_summary import RunSummary
+from callbacks.save_checkpoints import SaveCheckpoints
 
 __all__ = [
     "ActivationWriter",
     "AtomicCheckpointIO",
+    "CheckpointRetention",
     "DictionaryRecovery",
     "ExtractionProgress",
     "FeatureStatistics",
-    "LastCheckpoint",
+    "GracefulStop",
+    "InitialWeights",
+    "RandomStates",
+    "RunRecordKeeper",
+    "RunStopped",
     "RunSummary",
+    "SaveCheckpoints",
+    "SaveOptions",
     "TrainingProgress",
 ]

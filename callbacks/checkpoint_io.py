@@ -1,50 +1,132 @@
-"""Checkpoints that appear whole or not at all, and that hold only tensors and plain values."""
+"""How Lightning's checkpoints reach the disk."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
-import torch
-from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
 
-from run_store import UserError, atomic_file
+from lightning_modules.checkpoint_files import CheckpointParts, MapLocation, load_plain, read_checkpoint
+from run_store.checkpoints import demand_space, new_checkpoint, remove_checkpoint
 
 
-class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the target, flushes to the disk and renames; loads with weights_only=True.
+@dataclass(frozen=True)
+class SaveOptions:
+    """What a save is told beside the state.
+
+    Args:
+        metrics: measured on these weights, for the manifest.
+        asynchronous: whether training goes on while the files are written.
+    """
+
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    asynchronous: bool = False
+
+
+class AtomicCheckpointIO(CheckpointIO):
+    """Writes a checkpoint as a folder that appears whole or not at all, and looks at every hash before it is used.
 
     Lightning's own writer goes through $TMPDIR and does not flush: a kill there, or a power cut, leaves a truncated
     file under the final name.
+
+    An asynchronous save copies the state on the training thread, into memory that it keeps, and leaves hashing, writing
+    and flushing to a thread of its own. One save is under way at a time: the next one waits for it, and so do a load
+    and the end of the process. What went wrong in it is raised by whatever waits for it.
     """
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Saves to a local path.
+    def __init__(self) -> None:
+        self.newest: Path | None = None
+        """The last checkpoint that this process has written: its hashes were made from what is on the disk."""
+        self._writer: ThreadPoolExecutor | None = None
+        self._under_way: Future[None] | None = None
+        self._target: Path | None = None
+        self._snapshot: CheckpointParts | None = None
+
+    @property
+    def writing(self) -> Path | None:
+        """Where the save goes that is under way."""
+        return self._target if self._under_way is not None and not self._under_way.done() else None
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: SaveOptions | None = None
+    ) -> None:
+        """Saves to a local folder `path`.
 
         Raises:
-            UserError: the disk is full; the file that was there before is untouched.
+            UserError: the disk has too little room or cannot be written to, now or in the asynchronous save before;
+                what was there before is untouched.
         """
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        with atomic_file(path) as temporary, open(temporary, "wb") as file:
-            torch.save(checkpoint, file)
+        self.drain()
+        options = storage_options or SaveOptions()
+        parts, target = CheckpointParts.of(checkpoint), Path(path)
+        demand_space(target, parts.bytes())
+        if not options.asynchronous:
+            self._write(parts, target, options.metrics)
+            return
+        if self._writer is None:
+            # not a daemon: Python waits for it before the process ends
+            self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._target = target
+        self._snapshot = parts.snapshot(self._snapshot)
+        self._under_way = self._writer.submit(self._write, self._snapshot, target, dict(options.metrics))
+
+    def _write(self, parts: CheckpointParts, target: Path, metrics: Mapping[str, float]) -> None:
+        step, epoch = int(parts.rest.get("global_step", 0)), int(parts.rest.get("epoch", 0))
+        with new_checkpoint(target, step, epoch, metrics) as folder:
+            parts.write(folder)
+        self.newest = target
+
+    def drain(self) -> None:
+        """Waits for the save that is under way.
+
+        Raises:
+            UserError: it could not be made.
+        """
+        if self._under_way is None:
+            return
+        try:
+            self._under_way.result()
+        finally:
+            # a Ctrl-C while waiting leaves it under way
+            if self._under_way.done():
+                self._under_way = None
 
     def load_checkpoint(
         self,
-        path: Any,
-        map_location: Callable[..., Any] | None = lambda storage, location: storage,
+        path: str | os.PathLike[str],
+        map_location: MapLocation = lambda storage, location: storage,
         weights_only: bool | None = None,
     ) -> dict[str, Any]:
-        """Loads a local checkpoint.
+        """Loads a checkpoint folder, or a single file of plain values as Lightning writes it.
 
         Raises:
             UserError: it is missing, damaged, or holds more than tensors and plain values.
         """
-        if not os.path.isfile(path):
-            raise UserError(f"there is no checkpoint {path}")
+        self.drain()
+        return load_plain(path, map_location) if os.path.isfile(path) else read_checkpoint(path, map_location)
+
+    def remove_checkpoint(self, path: str | os.PathLike[str]) -> None:
+        """Removes a checkpoint as a whole."""
+        self.drain()
+        if os.path.isfile(path):
+            os.unlink(path)
+        else:
+            remove_checkpoint(path)
+
+    def teardown(self) -> None:
+        """Waits for the save that is under way.
+
+        Raises:
+            UserError: it could not be made.
+        """
         try:
-            return torch.load(path, map_location=map_location, weights_only=True)  # type: ignore[no-any-return]
-        except (UnpicklingError, RuntimeError, EOFError, OSError) as error:
-            raise UserError(f"the checkpoint {path} is damaged or not one of ours: resume from another one") from error
+            self.drain()
+        finally:
+            if self._writer is not None:
+                self._writer.shutdown()
+            self._writer = self._snapshot = None

@@ -8,6 +8,9 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from callbacks.graceful_stop import RunStopped
+from run_store.checkpoints import list_checkpoints
+
 TABLE = {
     "val/fvu": ("FVU, held-out documents", "{:.4f}"),
     "val/explained_variance": ("explained variance", "{:.4f}"),
@@ -26,21 +29,26 @@ class RunSummary(Callback):
     whatever was typed.
     """
 
+    _folder = Path()
+    _started = 0.0
+
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._started = time.perf_counter()
+        # asked here because all ranks must ask together
+        self._folder = Path(str(trainer.log_dir))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero and trainer.checkpoint_callback is not None:
-            print(f"to resume after an interruption: {resume_command(trainer)}", flush=True)
+            print(f"to resume after an interruption: {resume_command(self._folder)}", flush=True)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """After Ctrl-C says what was kept and how to go on."""
-        if isinstance(exception, KeyboardInterrupt) and trainer.is_global_zero:
-            saved = trainer.log_dir is not None and (Path(trainer.log_dir) / "checkpoints" / "last.ckpt").is_file()
-            step = f"\ninterrupted at step {trainer.global_step:,}"
-            print(
-                f"{step}; to go on from the last checkpoint: {resume_command(trainer)}" if saved else step, flush=True
-            )
+        """After Ctrl-C and other requests to stop says what was kept and how to go on."""
+        if isinstance(exception, KeyboardInterrupt | RunStopped) and trainer.is_global_zero and self._started:
+            saved = list_checkpoints(self._folder / "checkpoints")
+            status = exception.status if isinstance(exception, RunStopped) else "interrupted"
+            step = f"\n{status} at step {trainer.global_step:,}"
+            go_on = f"; to go on from the last checkpoint: {resume_command(self._folder)}" if saved else ""
+            print(f"{step}{go_on}", flush=True)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero:
@@ -55,19 +63,24 @@ class RunSummary(Callback):
             ("optimiser steps", f"{trainer.global_step:,}"),
             ("tokens trained on", f"{int(pl_module.tokens_seen):,}"),
             ("training and validation", f"{seconds:.0f} s"),
-            ("run folder", str(trainer.log_dir)),
+            ("run folder", str(self._folder)),
         ]
         width = max(len(label) for label, _ in rows)
         body = "\n".join(f"  {label:<{width}}  {value}" for label, value in rows)
-        hint = f"look at it:  tensorboard --logdir {trainer.log_dir}"
+        hint = f"look at it:  tensorboard --logdir {self._folder}"
         if trainer.checkpoint_callback is not None:
-            hint += f"\ngo on:       {resume_command(trainer)} --trainer.max_epochs {2 * max(1, trainer.current_epoch)}"
+            epochs = 2 * max(1, trainer.current_epoch)
+            weights = f"--run.source run --run.path {self._folder} --trainer.max_epochs {epochs}"
+            hint += f"\ntrain on:    python main.py fit --config {newest_config(self._folder)} {weights}"
         return f"\n{type(pl_module.autoencoder).__name__}, d_sae {pl_module.autoencoder.d_sae}\n{body}\n{hint}"
 
 
-def resume_command(trainer: Trainer) -> str:
-    """The line that continues this run from its last checkpoint."""
-    folder = Path(str(trainer.log_dir))
+def resume_command(folder: Path) -> str:
+    """The line that continues the run in `folder` from its last checkpoint."""
+    return f"python main.py fit --config {newest_config(folder)} --resume {folder}"
+
+
+def newest_config(folder: Path) -> Path:
+    """The settings of the run's newest attempt."""
     configs = sorted(folder.glob("config.*.yaml"), key=lambda path: int(path.suffixes[0][1:]))
-    config = configs[-1] if configs else folder / "config.1.yaml"
-    return f"python main.py fit --config {config} --resume {folder}"
+    return configs[-1] if configs else folder / "config.1.yaml"

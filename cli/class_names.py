@@ -5,11 +5,12 @@ imported.
 from backbones import Extractor
 from callbacks import (
     ActivationWriter,
+    CheckpointRetention,
     DictionaryRecovery,
     ExtractionProgress,
     FeatureStatistics,
-    LastCheckpoint,
     RunSummary,
+    SaveCheckpoints,
     TrainingProgress,
 )
 from datamodules.activations import ActivationDataModule
@@ -27,6 +28,7 @@ __all__ = [
     "ActivationDataModule",
     "ActivationExtraction",
     "ActivationWriter",
+    "CheckpointRetention",
     "Constant",
     "DatasetScale",
     "DictionaryRecovery",
@@ -37,13 +39,13 @@ __all__ = [
     "HalfNormal",
     "HeldOut",
     "HuggingFaceDataset",
-    "LastCheckpoint",
     "LayerNormalization",
     "LogNormal",
     "Mixture",
     "NoNormalization",
     "ReLU",
     "RunSummary",
+    "SaveCheckpoints",
     "Shuffled",
     "SparseAutoencoding",
     "StandardLibrary",

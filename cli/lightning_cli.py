@@ -1,121 +1,234 @@
-"""Lightning's CLI with this project's classes, checkpoints and manner of refusing."""
+"""Lightning's CLI with this project's classes, runs, checkpoints and manner of refusing."""
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentError
-from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+import yaml
+from jsonargparse import ArgumentError, Namespace
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 import cli.class_names  # noqa: F401  (so that a config may name classes without their packages)
-from callbacks import AtomicCheckpointIO
+from callbacks import AtomicCheckpointIO, GracefulStop, InitialWeights, RandomStates, RunRecordKeeper, RunStopped
+from cli.launch import DecidedElsewhere, Plan, decided_together, forget
 from cli.messages import one_line
 from cli.quiet import quiet
-from run_store import UserError, atomic_file, sweep_temporaries
+from cli.run_settings import RunSettings
+from cli.sources import find_measured
+from cli.starting import Asked, Start, start
+from lightning_modules.memory_guard import ran_out_of_memory
+from run_store import UserError
 
 # abbreviations would let a misspelt setting pass as another
 PARSER = {"exit_on_error": False, "allow_abbrev": False}
+TENSORBOARD = "lightning.pytorch.loggers.TensorBoardLogger"
 
 
-def run(arguments: Sequence[str]) -> None:
+class NothingToDo(Exception):  # noqa: N818  (it is no error)
+    """The run that was asked for is complete."""
+
+
+def run(arguments: Sequence[str]) -> int:
     """Parses and carries out one command.
+
+    Returns:
+        The exit code.
 
     Raises:
         UserError: a setting is unknown, has the wrong type or an impossible value.
     """
     quiet()
-    argv, sys.argv = sys.argv, [sys.argv[0]]  # Lightning warns when it is given both
+    argv = sys.argv
     try:
-        FulguriteCLI(
-            LightningModule,
-            LightningDataModule,
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            auto_configure_optimizers=False,
-            save_config_callback=SaveConfig,
-            seed_everything_default=0,
-            parser_kwargs={**PARSER, **dict.fromkeys(FulguriteCLI.subcommands(), PARSER)},
-            args=list(arguments),
-        )
+        FulguriteCLI(arguments)
     except ArgumentError as error:
         raise UserError(one_line(error, arguments)) from error
+    except MisconfigurationException as error:
+        raise UserError(" ".join(str(error).split())) from error
+    except RunStopped as stopped:
+        return stopped.exit_code
+    except (MemoryError, RuntimeError) as error:
+        # steps and validation have sentences of their own; this is the start sample, reading, saving
+        if not ran_out_of_memory(error):
+            raise
+        raise UserError("memory ran out: lower data.batch_size or d_sae, or give the process more memory") from error
+    except NothingToDo:
+        return 0
+    except DecidedElsewhere:
+        return 2
     finally:
         sys.argv = argv
+        forget()
+    return 0
 
 
 class FulguriteCLI(LightningCLI):
-    """Adds `--resume RUN_FOLDER` to fit, and checkpoints that are written whole."""
+    """Adds the settings of runs: `fit` claims a run's folder before anything is built, `validate` and `test` find the
+    run that they measure. Checkpoints are written whole.
+
+    Args:
+        arguments: the command line, without the program's name.
+    """
+
+    def __init__(self, arguments: Sequence[str]) -> None:
+        self.arguments = list(arguments)
+        self.plan: Plan | None = None
+        self.start: Start | None = None
+        sys.argv = sys.argv[:1]  # Lightning warns when it is given both
+        try:
+            super().__init__(
+                LightningModule,
+                LightningDataModule,
+                subclass_mode_model=True,
+                subclass_mode_data=True,
+                auto_configure_optimizers=False,
+                save_config_callback=None,
+                seed_everything_default=0,
+                parser_kwargs={**PARSER, **dict.fromkeys(self.subcommands(), PARSER)},
+                args=self.arguments,
+            )
+        except BaseException as error:
+            self._end_badly(error)
+            raise
+        finally:
+            if self.start is not None:
+                self.start.lock.release()
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_class_arguments(RunSettings, "run")
         parser.add_argument(
             "--resume",
             type=str | None,
             default=None,
-            help="Run folder whose last checkpoint is taken: fit goes on in that folder, validate and test measure it.",
+            help="Run (its folder, id or name) whose newest checkpoint is used: fit goes on in it, validate and test "
+            "measure it.",
         )
 
+    # ---- before anything is built
+
     def before_instantiate_classes(self) -> None:
-        """Points ckpt_path at the run to resume. Here, because on the command line it would make Lightning read
+        """Decides which run this is about. Here, because a ckpt_path on the command line would make Lightning read
         hyper-parameters from the checkpoint and override what was typed.
         """
+        sys.argv = [*sys.argv[:1], *self.arguments]  # what Lightning starts its other processes with
         settings = self.config[self.subcommand]
-        if settings.resume is None:
-            return
-        folder = Path(settings.resume)
-        checkpoint = folder / "checkpoints" / "last.ckpt"
-        if not checkpoint.is_file():
-            raise UserError(f"--resume {folder}: there is no checkpoint {checkpoint}")
-        sweep_temporaries(checkpoint.parent)  # what a kill in the middle of a save has left
-        settings.ckpt_path = str(checkpoint)
+        self.config_text = self._parser(self.subcommand).dump(settings, skip_none=False)
+        given = Namespace(run=settings.run)  # type: ignore[no-untyped-call]
+        self.run_settings: RunSettings = self._parser(self.subcommand).instantiate_classes(given).run
+        if self.subcommand == "fit" and not settings.trainer.fast_dev_run:
+            self._start(settings)
+        elif self.subcommand in ("validate", "test") and settings.ckpt_path is None:
+            self._measure(settings)
+
+    def _start(self, settings: Namespace) -> None:
+        config = yaml.safe_load(self.config_text)
+
+        def decide() -> Plan:
+            self.asked = Asked(config, self.run_settings, contents_of(config["data"]), settings.resume)
+            self.start = start(self.asked)
+            if self.start is None:
+                return {"skip": True}
+            found = self.start
+            paths = {"folder": found.folder, "checkpoint": found.checkpoint, "weights": found.weights}
+            return {name: path and str(path) for name, path in paths.items()}
+
+        self.plan = decided_together(decide)
+        if "skip" in self.plan:
+            raise NothingToDo
+        settings.ckpt_path = self.plan["checkpoint"]
+        log_into(settings.trainer, Path(self.plan["folder"]))
+
+    def _measure(self, settings: Namespace) -> None:
+        config = yaml.safe_load(self.config_text)
+        spec = Asked(config, self.run_settings, contents_of(config["data"])).identity(None).spec.fingerprint
+        folder, found = find_measured(self.run_settings, settings.resume, spec)
+        if warning := found.warning():
+            print(f"warning: {warning}", file=sys.stderr)
+        settings.ckpt_path = str(found.checkpoint.path)
         log_into(settings.trainer, folder)
+
+    # ---- around the Trainer
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        trainer = self._get(self.config_init, "trainer")
+        plugins, callbacks = _as_list(trainer.get("plugins")), _as_list(trainer.get("callbacks"))
+        self.keeper: RunRecordKeeper | None = None
+        self.stop: GracefulStop | None = None
+        if self.plan is not None:
+            callbacks += self._callbacks_of_a_run(self.plan)
+        elif self.subcommand != "predict":
+            callbacks.append(RandomStates())  # or Lightning misses what a checkpoint has of it
+        return super().instantiate_trainer(plugins=[*plugins, AtomicCheckpointIO()], callbacks=callbacks, **kwargs)
+
+    def _callbacks_of_a_run(self, plan: Plan) -> list[Callback]:
+        """Behind those of the config: a state is whole once they have seen the step."""
+        self.stop = GracefulStop(plan["folder"])
+        weights = [InitialWeights(Path(plan["weights"]))] if plan["weights"] else []
+        return [*weights, RandomStates(), self.stop]
 
     def after_instantiate_classes(self) -> None:
         """Refuses impossible settings before hours are spent on extracting activations for them."""
         check_settings = getattr(self.model, "check_settings", None)
         if check_settings is not None:
             check_settings()
+        if self.start is not None and self.stop is not None:
+            self.keeper = RunRecordKeeper(self.start.begin(self.asked, self.config_text))
+            callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
+            callbacks.insert(callbacks.index(self.stop), self.keeper)
 
-    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        plugins = self._get(self.config_init, "trainer").get("plugins") or []
-        plugins = plugins if isinstance(plugins, list) else [plugins]
-        return super().instantiate_trainer(plugins=[*plugins, AtomicCheckpointIO()], **kwargs)
+    def _run_subcommand(self, subcommand: str) -> None:
+        with nullcontext() if self.stop is None else self.stop.listening():
+            super()._run_subcommand(subcommand)
 
+    def after_fit(self) -> None:
+        if self.keeper is not None:
+            self.keeper.complete(self.trainer)
 
-def log_into(trainer: Any, folder: Path) -> None:
-    """Points a configured TensorBoard logger at an existing run folder, SAVE_DIR/NAME/VERSION."""
-    loggers = trainer.logger if isinstance(trainer.logger, list) else [trainer.logger]
-    for logger in loggers:
-        if getattr(logger, "class_path", "").endswith("TensorBoardLogger"):
-            settings = logger.init_args
-            settings.save_dir, settings.name, settings.version = (
-                str(folder.parent.parent),
-                folder.parent.name,
-                folder.name,
-            )
-
-
-class SaveConfig(SaveConfigCallback):
-    """Writes the resolved settings of each attempt as config.1.yaml, config.2.yaml…, never over an older one."""
-
-    def __init__(self, parser: LightningArgumentParser, config: Any, **kwargs: Any) -> None:
-        super().__init__(parser, config, save_to_log_dir=False, **kwargs)
-        self._folder: str | None = None
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        # log_dir is broadcast whenever it is asked for, so all processes must ask; save_config runs in rank 0 alone.
-        self._folder = trainer.log_dir
-        super().setup(trainer, pl_module, stage)
-
-    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if self._folder is None or not trainer.loggers:
+    def _end_badly(self, error: BaseException) -> None:
+        if self.start is None:
             return
-        folder = Path(self._folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        attempt = 1 + max((int(path.suffixes[0][1:]) for path in folder.glob("config.*.yaml")), default=0)
-        text = self.parser.dump(self.config, skip_none=False)
-        with atomic_file(folder / f"config.{attempt}.yaml") as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        if self.start.record is None:
+            self.start.abandon()
+        elif self.keeper is not None:
+            self.keeper.on_exception(self.trainer, self.model, error)
+
+
+def contents_of(data: dict[str, Any]) -> dict[str, str | None]:
+    """What a data class says of the files behind its settings (its `identity_of`), for `spec_of`.
+
+    Raises:
+        UserError: there is nothing that the settings could mean.
+    """
+    module, _, name = data["class_path"].rpartition(".")
+    identity_of = getattr(getattr(importlib.import_module(module), name), "identity_of", None)
+    contents = {} if identity_of is None else identity_of(data["init_args"])
+    return {f"data.init_args.{name}": content for name, content in contents.items()}
+
+
+def log_into(trainer: Namespace, folder: Path) -> None:
+    """Points the loggers, and what is written where there are none, at a run's folder; TensorBoard is the default."""
+    trainer.default_root_dir = str(folder)
+    if trainer.logger is None or trainer.logger is True:
+        settings = Namespace(default_hp_metric=False)  # type: ignore[no-untyped-call]
+        trainer.logger = Namespace(class_path=TENSORBOARD, init_args=settings)  # type: ignore[no-untyped-call]
+    for logger in trainer.logger if isinstance(trainer.logger, list) else [trainer.logger]:
+        if logger is False:
+            continue
+        settings = logger.init_args
+        if logger.class_path.endswith(("TensorBoardLogger", "CSVLogger")):
+            # SAVE_DIR/NAME/VERSION
+            place = (str(folder.parent.parent), folder.parent.name, folder.name)
+            settings.save_dir, settings.name, settings.version = place
+        else:
+            settings.save_dir = str(folder)
+
+
+def _as_list(value: Any) -> list[Any]:
+    return [] if value is None else list(value) if isinstance(value, list) else [value]

@@ -15,8 +15,9 @@ VERBS = {
     "test": "measure a checkpoint on the test documents",
     "predict": "extract activations into a store",
     "data": "look into an activation store: data inspect STORE",
+    "runs": "list, show, pause, resume, delete or clean runs",
 }
-OWN_ROOM = {"data": "cli.data"}
+OWN_ROOM = {"data": "cli.data", "runs": "cli.runs"}
 """Verbs with verbs of their own, by module; all others are Lightning's."""
 
 INTERRUPTED = 128 + signal.SIGINT
@@ -40,7 +41,8 @@ def main(args: Sequence[str] | None = None) -> int:
         args: as on the command line, without the program's name; `sys.argv` by default.
 
     Returns:
-        The exit code: 0, 2 for a mistake in a setting or a file (told in one line on stderr), 130 after Ctrl-C.
+        The exit code: 0 (a finished or paused run too), 2 for a mistake in a setting or a file (told in one line on
+        stderr), 130 after Ctrl-C, 143 after SIGTERM.
     """
     arguments = list(sys.argv[1:] if args is None else args)
     if not arguments or arguments[0] in ("-h", "--help"):
@@ -49,7 +51,7 @@ def main(args: Sequence[str] | None = None) -> int:
     try:
         _check_verb(arguments[0])
         # imported here: torch and lightning take seconds, which a help page or a misspelt verb should not pay for
-        importlib.import_module(OWN_ROOM.get(arguments[0], "cli.lightning_cli")).run(arguments)
+        return int(importlib.import_module(OWN_ROOM.get(arguments[0], "cli.lightning_cli")).run(arguments) or 0)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -61,7 +63,6 @@ def main(args: Sequence[str] | None = None) -> int:
         if isinstance(stop.__context__, KeyboardInterrupt):
             return INTERRUPTED
         raise
-    return 0
 
 
 def _check_verb(verb: str) -> None:

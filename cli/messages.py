@@ -12,9 +12,13 @@ import yaml
 from lightning.pytorch import Trainer
 
 import cli.class_names
+from cli.run_settings import RunSettings
 from run_store import nearest
 
-TOP = ("config", "ckpt_path", "data", "model", "resume", "seed_everything", "trainer")
+TOP = ("config", "ckpt_path", "data", "model", "resume", "run", "seed_everything", "trainer")
+
+
+GROUPS: dict[str, type] = {"trainer": Trainer, "run": RunSettings}
 
 
 def one_line(error: BaseException, arguments: Sequence[str]) -> str:
@@ -65,13 +69,13 @@ def _not_set(setting: str, text: str, names: str) -> str:
 
 def _unrecognised(setting: str, text: str, argument: str) -> str:
     group, _, option = argument.partition(".")
-    if group == "trainer" and option:
+    if group in GROUPS and option:
         return _unknown_in_group(setting, text, group, option)
     return f"there is no setting {argument}: the nearest are {nearest(group, TOP)}"
 
 
 def _unknown_in_group(setting: str, text: str, group: str, option: str) -> str:
-    settings = list(inspect.signature(Trainer).parameters)
+    settings = list(inspect.signature(GROUPS.get(group, Trainer)).parameters)
     return f"there is no setting {group}.{option}: the nearest are {nearest(option, settings)}"
 
 
@@ -89,6 +93,10 @@ def _outside_range(setting: str, text: str, kind: str, reason: str) -> str:
     return f"{setting} must be a {kind}: {reason.removesuffix('.')}"
 
 
+def _no_choice(setting: str, text: str, choices: str, given: str) -> str:
+    return f"{setting} must be one of {choices.replace(chr(39), '')}, not {given!r}"
+
+
 def _wrong_type(setting: str, text: str, kind: str) -> str:
     given = re.search(r"Given value: (.*)", text)
     return f"{setting} must be of type {kind}" + (f", not {given[1]!r}" if given else "")
@@ -104,5 +112,6 @@ CAUSES: list[tuple[str, Callable[..., str]]] = [
     (r"Subcommand '[^']+' does not accept option '([^']+)'", _unrecognised),
     (r"unrecognized arguments: -*(\S+?)(?:[= ].*|$)", _unrecognised),
     (r"Not of type (\w+): ([^\n]*?)(?: Got value: .*)?(?:\n|$)", _outside_range),
+    (r"Expected a typing\.Literal\[([^\]]+)\]\. Got value: (\S+)", _no_choice),
     (r"Expected a <class '(?!NoneType)([^']+)'>", _wrong_type),
 ]

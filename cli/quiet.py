@@ -15,6 +15,11 @@ UNWANTED_LOGS = (
     "`Trainer.fit` stopped",
     "`weights_only` was not set",
 )
+SPEAKERS = (
+    "lightning.pytorch.utilities.rank_zero",
+    "lightning.fabric.utilities.rank_zero",
+    "lightning.pytorch.trainer.connectors.checkpoint_connector",
+)
 UNWANTED_WARNINGS = (r".*isinstance\(treespec, LeafSpec\).*", r".*does not have many workers.*")
 
 
@@ -24,7 +29,7 @@ def quiet() -> None:
     os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
     for pattern in UNWANTED_WARNINGS:
         warnings.filterwarnings("ignore", pattern)
-    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero"):
+    for name in SPEAKERS:
         logging.getLogger(name).addFilter(_wanted)
 
 

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
 from jsonargparse.typing import ClosedUnitInterval, PositiveInt
 from lightning.pytorch.utilities import rank_zero_info
 
 from backbones import Extractor
 from datamodules.extraction import extract_to_store
 from datamodules.shards import ActivationBatch, TrainingLoader, is_store, read_manifest
+from datamodules.shards.format import MANIFEST_NAME
 from datamodules.source import refuse_other_store
 from datamodules.stored_rows import StoredRows
 from datamodules.text_contexts import TextContexts
-from run_store import UserError
+from run_store import UserError, sha256_of
+
+_NO_STORE = (
+    "there is no activation store in {}: set data.store to the folder of one, "
+    "or data.extractor and data.text to make one"
+)
 
 
 class ActivationDataModule(StoredRows[TrainingLoader]):
@@ -63,13 +73,32 @@ class ActivationDataModule(StoredRows[TrainingLoader]):
                 refuse_other_store(self.folder, self.extractor, self.text)
             rank_zero_info(f"Reusing the activation store {self.folder}: {read_manifest(self.folder).rows:,} rows.")
         elif self.extractor is None or self.text is None:
-            raise UserError(
-                f"there is no activation store in {self.folder}: set data.store to the folder of one, "
-                "or data.extractor and data.text to make one"
-            )
+            raise UserError(_NO_STORE.format(self.folder))
         else:
             extract_to_store(self.extractor, self.text, self.folder)
             self.extractor.unload()
+
+    @staticmethod
+    def identity_of(settings: Mapping[str, Any]) -> dict[str, str | None]:
+        """What stands for the data in a run's identity, known before anything is extracted or read.
+
+        A store that the settings can make is what they say, wherever it lies; any other is its manifest, which names
+        the sha256 of every file.
+
+        Args:
+            settings: the arguments of this class, as plain values.
+
+        Returns:
+            By dotted name of a setting, the sha256 that stands for what it leads to, or None where it decides nothing.
+
+        Raises:
+            UserError: there is neither a store nor anything to make one with.
+        """
+        if settings.get("extractor") is None or settings.get("text") is None:
+            if not is_store(settings["store"]):
+                raise UserError(_NO_STORE.format(settings["store"]))
+            return {"store": sha256_of(Path(settings["store"]) / MANIFEST_NAME), "verify": None}
+        return {"store": None, "verify": None, "extractor.init_args.device": None}
 
     def sample(self, rows: int) -> ActivationBatch:
         """The same rows at every call, spread evenly over the training split; at most all of it."""

@@ -21,7 +21,8 @@ from datamodules.shards import (
     read_batch,
     split_ranges,
 )
-from run_store import UserError, nearest
+from datamodules.shards.format import MANIFEST_NAME
+from run_store import UserError, nearest, sha256_of
 
 
 class ResumableLoader(Protocol):
@@ -89,6 +90,10 @@ class StoredRows(LightningDataModule, Generic[Loader]):
             self._store = self._open(self.folder)
             self._splits = self._split(self._store)
         self._refuse_impossible(stage)
+
+    def lineage(self) -> dict[str, str]:
+        """The open store's folder and the sha256 of its manifest."""
+        return {"store": str(self.folder), "store_sha256": sha256_of(self.folder / MANIFEST_NAME)}
 
     @property
     def store(self) -> ActivationStore:

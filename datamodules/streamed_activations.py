@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,20 @@ class StreamedActivationDataModule(StoredRows[StreamingLoader]):
         if self.fill is not None and is_store(self.fill):
             refuse_other_store(self.fill, self.extractor, self.text)
             rank_zero_info(f"Reading the activation store {self.fill}, which is whole already.")
+
+    @staticmethod
+    def identity_of(settings: Mapping[str, Any]) -> dict[str, str | None]:
+        """What stands for the data in a run's identity: the settings that make it, wherever stores lie. A store that
+        fills decides the order of the rows that come after the first pass.
+
+        Args:
+            settings: the arguments of this class, as plain values.
+
+        Returns:
+            By dotted name of a setting, what stands for it, or None where it decides nothing.
+        """
+        nothing = dict.fromkeys(("held_out", "verify", "ahead", "extractor.init_args.device"))
+        return {**nothing, "fill": None if settings.get("fill") is None else "filled"}
 
     def train_dataloader(self) -> StreamingLoader:
         """As the base; the loader of before gives back its thread."""

@@ -11,18 +11,30 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.optim import Optimizer
+from typing_extensions import Self
 
 from datamodules.shards import ActivationBatch
-from lightning_modules.autoencoders import Autoencoder, DatasetScale, Normalization, TrainingPass
+from lightning_modules.autoencoders import Autoencoder, DatasetScale, LossTerm, Normalization
+from lightning_modules.checkpoint_files import as_one_file
 from lightning_modules.functional import Codes, geometric_median
 from lightning_modules.hyperparameters import keep_plain
+from lightning_modules.memory_guard import Batch, MemoryGuard, Step, memory_told
 from lightning_modules.metrics import FiringDensity, FractionOfVarianceUnexplained, summarize_density
+from lightning_modules.non_finite import (
+    NonFiniteWatch,
+    Place,
+    Policy,
+    bad_rows,
+    parameters_of,
+    stored_badly,
+    with_bad_gradient_if_bad,
+)
 from lightning_modules.schedules import WarmupDecay, steps_of
 from run_store import UserError
 
 DEAD_AFTER_TOKENS = 10_000_000
 DEAD_AFTER_SHARE_OF_RUN = 1 / 8
-LOOK_EVERY_N_STEPS = 50
+LOOK_BESIDE_A_SCALER_EVERY_N_STEPS = 50
 
 
 class ActivationSource(Protocol):
@@ -63,12 +75,20 @@ class SparseAutoencoding(LightningModule):
             eighth of the run, whichever is less.
         center: what b_dec starts from.
         sample_rows: rows of the sample that all start values are estimated on.
+        non_finite: what is done about a step whose loss or gradient is not finite: stop the run, skip the step, or roll
+            back to the weights of the last multiple of 100 steps. Which rows it was made of stands in
+            RUN_FOLDER/non_finite. A GPU waits at every step for skip and roll_back, not for stop.
+        most_non_finite_in_a_row: more steps than this left out one after another stop the run.
+        rows_at_once: rows of a batch that are computed at once from the start; by default the whole batch, until memory
+            runs out. The gradient is the same.
         d_in: width of the activations; asked of the data by default, saved with the checkpoint.
     """
 
     tokens_since_fired: Tensor
     tokens_seen: Tensor
     started: Tensor
+    counters = ("tokens_since_fired", "tokens_seen")
+    """Buffers that say what this training has seen: one that starts from another's weights begins them at zero."""
 
     def __init__(
         self,
@@ -80,6 +100,9 @@ class SparseAutoencoding(LightningModule):
         dead_after_tokens: PositiveInt | None = None,
         center: Literal["mean", "geometric_median"] = "mean",
         sample_rows: PositiveInt = 65536,
+        non_finite: Policy = "stop",
+        most_non_finite_in_a_row: PositiveInt = 10,
+        rows_at_once: PositiveInt | None = None,
         d_in: PositiveInt | None = None,
     ) -> None:
         super().__init__()
@@ -93,6 +116,9 @@ class SparseAutoencoding(LightningModule):
         self.dead_after_tokens = dead_after_tokens
         self.center = center
         self.sample_rows = sample_rows
+        self.memory = MemoryGuard(rows_at_once)
+        self.non_finite = NonFiniteWatch(non_finite, most_non_finite_in_a_row)
+        self._may_step = True
         self.d_in = d_in
 
     @property
@@ -146,7 +172,18 @@ class SparseAutoencoding(LightningModule):
         return found or self.d_in  # type: ignore[return-value]
 
     def on_fit_start(self) -> None:
-        """Estimates the start values, unless a checkpoint has brought them."""
+        """Estimates the start values, unless a checkpoint has brought them.
+
+        Raises:
+            UserError: the sample has a value that is not finite, or two settings exclude each other.
+        """
+        if self._scaler is not None and self.non_finite.policy != "stop":
+            raise UserError(
+                f"model.non_finite is {self.non_finite.policy}, and trainer.precision {self.trainer.precision} leaves "
+                "steps out by its own rule: set trainer.precision to bf16-mixed or model.non_finite to stop"
+            )
+        self.memory.start()
+        self.non_finite.start()
         run_length = int(self.trainer.estimated_stepping_batches)
         self._sparsity_warmup_steps = steps_of(self.sparsity_warmup, run_length)
         self._dead_after = self.dead_after_tokens or self._default_dead_window(run_length)
@@ -161,7 +198,8 @@ class SparseAutoencoding(LightningModule):
     def _start_from_data(self) -> None:
         sample = self.data.sample(self.sample_rows)
         x = sample.activations[0].to(self.device)
-        self._stop_on_bad_rows(ActivationBatch((x,), sample.rows))
+        for row in bad_rows(x)[:1]:
+            raise stored_badly(self.data.describe_row(int(sample.rows[row])))
         self.normalization.fit(x)
         x = self.normalization(x).x
         mean = x.mean(dim=0)
@@ -172,17 +210,15 @@ class SparseAutoencoding(LightningModule):
 
     def training_step(self, batch: ActivationBatch, batch_idx: int) -> Tensor:
         x = self.normalization(batch.activations[0]).x
-        result = self.autoencoder.training_pass(x, self.dead_latents())
-        loss = self._total(result)
-        self._stop_if_not_finite(loss, batch)
-        firing_counts = result.codes.firing_counts()
-        self._count_tokens(firing_counts, x.shape[0])
-        self._log_step(result, loss, firing_counts.sum() / x.shape[0])
-        return loss
+        step = self.memory.step(Batch.of(self.autoencoder, x, self.dead_latents(), self._total), self._loss_scale)
+        self.non_finite.see(step.loss, batch)
+        self._count_tokens(step.firing_counts, x.shape[0])
+        self._log_step(step, x.shape[0])
+        return with_bad_gradient_if_bad(step.loss)
 
-    def _total(self, result: TrainingPass) -> Tensor:
+    def _total(self, terms: dict[str, LossTerm]) -> Tensor:
         warmup = min(1.0, (self.global_step + 1) / max(1, self._sparsity_warmup_steps))
-        weighted = [term.value * term.weight * (warmup if term.warms_up else 1) for term in result.terms.values()]
+        weighted = [term.value * term.weight * (warmup if term.warms_up else 1) for term in terms.values()]
         return torch.stack(weighted).sum()
 
     def _count_tokens(self, firing_counts: Tensor, rows: int) -> None:
@@ -202,25 +238,74 @@ class SparseAutoencoding(LightningModule):
         dead = torch.nonzero(self.tokens_since_fired > self._dead_after).flatten()
         return dead if dead.numel() else None
 
-    def _log_step(self, result: TrainingPass, loss: Tensor, l0: Tensor) -> None:
+    def _log_step(self, step: Step, rows: int) -> None:
         dead = (self.tokens_since_fired > self._dead_after).float().mean()
-        self.log("train/loss", loss)
-        for name, term in result.terms.items():
-            self.log(f"train/loss_{name}", term.value)
-        self.log("train/fvu", result.terms["reconstruction"].value, prog_bar=True)
-        self.log("train/l0", l0, prog_bar=True)
+        self.log("train/loss", step.loss.detach())
+        for name, value in step.terms.items():
+            self.log(f"train/loss_{name}", value)
+        self.log("train/fvu", step.terms["reconstruction"], prog_bar=True)
+        self.log("train/l0", step.firing_counts.sum() / rows, prog_bar=True)
         self.log("train/dead", dead, prog_bar=True)
         self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"])
+        if self.memory.rows_at_once is not None:
+            self.log("train/rows_at_once", float(self.memory.rows_at_once))
+        if self.non_finite.left_out:
+            self.log("train/steps_left_out", float(self.non_finite.left_out))
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         self.autoencoder.before_optimizer_step()
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clips the gradient, and takes it away from a step that must not be made."""
+        parameters = parameters_of(optimizer)
+        if self._scaler is None and gradient_clip_val and gradient_clip_algorithm in (None, "norm"):
+            norm = torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
+        else:
+            norm = self._norm_without_clipping(parameters)
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        place = Place(
+            self.global_step,
+            self.global_rank,
+            self.trainer.world_size,
+            self.data.describe_row,
+            lambda: self.trainer.log_dir,
+        )
+        self._may_step = self.non_finite.allows(norm, place, optimizer)
+        if not self._may_step:
+            for parameter in parameters:
+                parameter.grad = None  # no optimiser touches a parameter without one, nor what it knows of it
+
+    def _norm_without_clipping(self, parameters: list[Tensor]) -> Tensor:
+        if self._scaler is None:
+            return torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        # a gradient that is not finite is all in a GradScaler's day's work; a loss is not, and is looked at at times
+        if self.global_step % LOOK_BESIDE_A_SCALER_EVERY_N_STEPS:
+            return torch.zeros(())
+        return self.non_finite.sum_of_losses()
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Steps, then restores the decoder's unit norm. Lightning calls it only for a real step, never for an
         accumulated batch.
         """
-        super().optimizer_step(*args, **kwargs)
-        self.autoencoder.after_optimizer_step()
+        with memory_told("the optimiser made its step"):
+            super().optimizer_step(*args, **kwargs)
+        if self._may_step:
+            self.autoencoder.after_optimizer_step()
+
+    def on_train_end(self) -> None:
+        self.non_finite.look_back()
+
+    @property
+    def _scaler(self) -> Any:
+        return getattr(self.trainer.precision_plugin, "scaler", None)
+
+    def _loss_scale(self) -> float:
+        return 1.0 if self._scaler is None else float(self._scaler.get_scale())
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         optimizer = self.make_optimizer(self.autoencoder.parameters())
@@ -229,25 +314,7 @@ class SparseAutoencoding(LightningModule):
             scheduler.set_run_length(int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}  # type: ignore[typeddict-item]
 
-    # ---- what must not go unnoticed
-
-    def _stop_if_not_finite(self, loss: Tensor, batch: ActivationBatch) -> None:
-        """Looks at every step on a CPU, where looking is free; elsewhere at logging steps, because looking waits for
-        the device.
-        """
-        if loss.device.type != "cpu" and self.global_step % LOOK_EVERY_N_STEPS:
-            return
-        if not torch.isfinite(loss):
-            self._stop_on_bad_rows(batch)
-            raise UserError(f"the loss became {loss.item()} at step {self.global_step}: lower the learning rate")
-
-    def _stop_on_bad_rows(self, batch: ActivationBatch) -> None:
-        bad = (~batch.activations[0].isfinite().all(dim=1)).nonzero().flatten()
-        if bad.numel():
-            row = int(batch.rows[bad[0]])
-            raise UserError(
-                f"{self.data.describe_row(row)} holds a value that is not finite: remove the store and extract it again"
-            )
+    # ---- checkpoints
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuses to save weights that are not finite, so that the last checkpoint on disk is always a good one."""
@@ -256,6 +323,31 @@ class SparseAutoencoding(LightningModule):
                 f"weights are not finite at step {self.global_step}: "
                 "resume from the last checkpoint with a lower learning rate"
             )
+        checkpoint["memory"] = self.memory.state_dict()
+        checkpoint["non_finite"] = self.non_finite.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if "memory" in checkpoint:  # a model's weights come alone
+            self.memory.load_state_dict(checkpoint["memory"])
+            self.non_finite.load_state_dict(checkpoint["non_finite"])
+
+    @classmethod
+    def load_from_checkpoint(
+        cls,
+        checkpoint_path: Any,
+        map_location: Any = None,
+        hparams_file: Any = None,
+        strict: bool | None = None,
+        weights_only: bool | None = None,
+        **kwargs: Any,
+    ) -> Self:
+        """As Lightning's, and from a checkpoint folder, of which only weights and hyper-parameters are read.
+
+        Raises:
+            UserError: the checkpoint is damaged.
+        """
+        file = as_one_file(checkpoint_path)
+        return super().load_from_checkpoint(file, map_location, hparams_file, strict, weights_only, **kwargs)
 
     # ---- evaluation
 
@@ -268,9 +360,10 @@ class SparseAutoencoding(LightningModule):
     def validation_step(self, batch: ActivationBatch, batch_idx: int) -> dict[str, Any]:
         """Updates the metrics; codes and rows go on to the callbacks."""
         activations = batch.activations[0]
-        codes, reconstruction = self(activations)
-        self.fvu.update(activations, reconstruction)
-        self.firing.update(codes)
+        with memory_told("a batch was measured"):
+            codes, reconstruction = self(activations)
+            self.fvu.update(activations, reconstruction)
+            self.firing.update(codes)
         return {"codes": codes, "rows": batch.rows}
 
     def test_step(self, batch: ActivationBatch, batch_idx: int) -> dict[str, Any]:

@@ -40,7 +40,7 @@ def atomic_file(target: str | os.PathLike[str]) -> Iterator[Path]:
         flush_to_disk(target.parent)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
-        if _is_disk_full(error):
+        if is_disk_full(error):
             raise UserError(
                 f"no space left on the disk of {target}: free some space there or choose another folder"
             ) from error
@@ -93,7 +93,7 @@ def _mode_of_a_new_file(temporary: Path, target: Path) -> int:
     return mode & 0o777
 
 
-def _is_disk_full(error: BaseException | None) -> bool:
+def is_disk_full(error: BaseException | None) -> bool:
     """Whether an error means ENOSPC or EDQUOT, or hides one that does.
 
     safetensors says so in text alone; torch raises what it meets when it closes the unfinished file.
@@ -102,4 +102,4 @@ def _is_disk_full(error: BaseException | None) -> bool:
         return False
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return True
-    return "No space left on device" in str(error) or _is_disk_full(error.__cause__ or error.__context__)
+    return "No space left on device" in str(error) or is_disk_full(error.__cause__ or error.__context__)

@@ -1,4 +1,4 @@
-from lightning_modules.autoencoders.base import Autoencoder, LossTerm, TrainingPass
+from lightning_modules.autoencoders.base import Autoencoder, LossTerm, TrainingPass, WholeBatch
 from lightning_modules.autoencoders.normalization import (
     DatasetScale,
     LayerNormalization,
@@ -20,4 +20,5 @@ __all__ = [
     "ReLU",
     "TopK",
     "TrainingPass",
+    "WholeBatch",
 ]

@@ -7,12 +7,12 @@ sparse gradients, norms and resampling touch whole rows; an export transposes W_
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from lightning_modules.functional import Codes, fraction_of_variance_unexplained
+from lightning_modules.functional import Codes, Spread, fraction_of_variance_unexplained, squared_error
 from run_store import UserError
 
 
@@ -27,14 +27,35 @@ class LossTerm(NamedTuple):
     """Whether the weight rises from 0 with the sparsity schedule."""
 
 
+class WholeBatch(NamedTuple):
+    """What the loss terms of a batch divide by. It is measured over all rows and has no graph.
+
+    A loss term is a sum over rows, of what each row adds by itself, over quantities of the whole batch that the
+    gradient does not pass through. So the gradient of a batch is the sum of the gradients of its parts, as long as
+    every part divides by what the whole batch has: a part's own mean or variance would give another gradient.
+    """
+
+    rows: int
+    variance: Tensor
+    """Scalar, Σ‖x − mean‖²: what FVU divides by."""
+    error: Spread | None = None
+    """How the reconstruction errors spread, where a term divides by that."""
+
+    def merged(self, other: WholeBatch) -> WholeBatch:
+        """Of the rows of both."""
+        error = None if self.error is None or other.error is None else self.error.merged(other.error)
+        return WholeBatch(self.rows + other.rows, self.variance + other.variance, error)
+
+
 class TrainingPass(NamedTuple):
-    """What an autoencoder gives back for a batch in training."""
+    """What an autoencoder gives back for a batch in training, or for a part of one."""
 
     codes: Codes
     reconstruction: Tensor
     """[b, d]."""
     terms: dict[str, LossTerm]
-    """By name; `reconstruction` is always among them, in units of FVU."""
+    """By name; `reconstruction` is always among them, in units of FVU. Those of the parts of a batch add up to those of
+    the batch."""
 
 
 class Autoencoder(nn.Module, ABC):
@@ -46,6 +67,10 @@ class Autoencoder(nn.Module, ABC):
     Args:
         d_sae: number of latents.
     """
+
+    rows_are_independent: ClassVar[bool] = True
+    """Whether the latents of a row depend on that row alone. A variant that selects over the batch says False: its
+    batches cannot be computed in parts."""
 
     W_enc: nn.Parameter
     b_enc: nn.Parameter
@@ -62,15 +87,30 @@ class Autoencoder(nn.Module, ABC):
         """Latents of x [b, d]."""
 
     @abstractmethod
-    def sparsity_terms(self, x: Tensor, codes: Codes, error: Tensor, dead: Tensor | None) -> dict[str, LossTerm]:
+    def sparsity_terms(
+        self, x: Tensor, codes: Codes, error: Tensor, dead: Tensor | None, whole: WholeBatch
+    ) -> dict[str, LossTerm]:
         """The variant's loss terms beside the reconstruction.
 
         Args:
-            x: [b, d].
+            x: [b, d], a batch or a part of one.
             codes: the latents of x.
             error: [b, d] what the reconstruction misses, x − x̂, detached.
             dead: [n] numbers of the latents that count as dead now, None when there are none.
+            whole: what is measured over the whole batch. A term takes from here, never from x or codes, whatever is not
+                a sum over rows.
         """
+
+    @torch.no_grad()
+    def measure(self, x: Tensor, dead: Tensor | None = None, error: Tensor | None = None) -> WholeBatch:
+        """What the loss terms divide by, for x [b, d]; those of parts are to be merged.
+
+        Args:
+            x: [b, d].
+            dead: as in `sparsity_terms`.
+            error: x − x̂, where it is known; a variant that needs it encodes x otherwise.
+        """
+        return WholeBatch(x.shape[0], squared_error(x, self.mean))
 
     def check_settings(self) -> None:
         """Refuses settings that make no sense together.
@@ -122,12 +162,20 @@ class Autoencoder(nn.Module, ABC):
         codes = self.encode(x)
         return codes, self.decode(codes)
 
-    def training_pass(self, x: Tensor, dead: Tensor | None = None) -> TrainingPass:
-        """Latents, reconstruction and every loss term of x [b, d]; `dead` as in `sparsity_terms`."""
+    def training_pass(self, x: Tensor, dead: Tensor | None = None, whole: WholeBatch | None = None) -> TrainingPass:
+        """Latents, reconstruction and every loss term of x [b, d].
+
+        Args:
+            x: a batch, or a part of one.
+            dead: as in `sparsity_terms`.
+            whole: what `measure` says of the batch that x is a part of; by default x is all of it.
+        """
         codes, reconstruction = self(x)
-        fvu = fraction_of_variance_unexplained(x, reconstruction, self.mean)
         error = (x - reconstruction).detach()
-        terms = {"reconstruction": LossTerm(fvu, 1.0), **self.sparsity_terms(x, codes, error, dead)}
+        if whole is None:
+            whole = self.measure(x, dead, error)
+        fvu = fraction_of_variance_unexplained(x, reconstruction, whole.variance)
+        terms = {"reconstruction": LossTerm(fvu, 1.0), **self.sparsity_terms(x, codes, error, dead, whole)}
         return TrainingPass(codes, reconstruction, terms)
 
     @torch.no_grad()

@@ -8,7 +8,7 @@ import torch
 from jsonargparse.typing import NonNegativeFloat, PositiveInt
 from torch import Tensor
 
-from lightning_modules.autoencoders.base import Autoencoder, LossTerm
+from lightning_modules.autoencoders.base import Autoencoder, LossTerm, WholeBatch
 from lightning_modules.functional import Codes, DenseCodes
 
 
@@ -31,6 +31,7 @@ class ReLU(Autoencoder):
     def encode(self, x: Tensor) -> DenseCodes:
         return DenseCodes(torch.nn.functional.linear(x, self.W_enc, self.encoder_bias()).relu().to(self.W_enc.dtype))
 
-    def sparsity_terms(self, x: Tensor, codes: Codes, error: Tensor, dead: Tensor | None) -> dict[str, LossTerm]:
-        l1 = codes.values.sum() / x.shape[0]
-        return {"l1": LossTerm(l1, self.l1_coefficient, warms_up=True)}
+    def sparsity_terms(
+        self, x: Tensor, codes: Codes, error: Tensor, dead: Tensor | None, whole: WholeBatch
+    ) -> dict[str, LossTerm]:
+        return {"l1": LossTerm(codes.values.sum() / whole.rows, self.l1_coefficient, warms_up=True)}

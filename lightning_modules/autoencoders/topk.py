@@ -6,8 +6,8 @@ import torch
 from jsonargparse.typing import NonNegativeFloat, PositiveInt
 from torch import Tensor
 
-from lightning_modules.autoencoders.base import Autoencoder, LossTerm
-from lightning_modules.functional import Codes, SparseCodes, linear_topk, sparse_decode, squared_error
+from lightning_modules.autoencoders.base import Autoencoder, LossTerm, WholeBatch
+from lightning_modules.functional import Codes, SparseCodes, Spread, linear_topk, sparse_decode, squared_error
 from run_store import UserError
 
 
@@ -51,19 +51,31 @@ class TopK(Autoencoder):
         values, indices = linear_topk(x, self.W_enc, self.encoder_bias(), self.k)
         return SparseCodes(values, indices, self.d_sae)
 
-    def sparsity_terms(self, x: Tensor, codes: Codes, error: Tensor, dead: Tensor | None) -> dict[str, LossTerm]:
+    @torch.no_grad()
+    def measure(self, x: Tensor, dead: Tensor | None = None, error: Tensor | None = None) -> WholeBatch:
+        whole = super().measure(x, dead, error)
+        if dead is None or self.aux_k_coefficient == 0:
+            return whole
+        return whole._replace(error=Spread.of(x - self(x)[1] if error is None else error))
+
+    def sparsity_terms(
+        self, x: Tensor, codes: Codes, error: Tensor, dead: Tensor | None, whole: WholeBatch
+    ) -> dict[str, LossTerm]:
         if self.aux_k_coefficient == 0:
             return {}
-        aux_k = x.new_zeros(()) if dead is None else self.aux_k_loss(x, error, dead)
-        return {"aux_k": LossTerm(aux_k, self.aux_k_coefficient)}
+        if dead is None or whole.error is None:
+            return {"aux_k": LossTerm(x.new_zeros(()), self.aux_k_coefficient)}
+        return {"aux_k": LossTerm(self.aux_k_loss(x, error, dead, whole.error.squares), self.aux_k_coefficient)}
 
-    def aux_k_loss(self, x: Tensor, error: Tensor, dead: Tensor) -> Tensor:
-        """How badly the dead latents reconstruct the error, scalar; x, error [b, d]; dead [n], n ≥ 1."""
+    def aux_k_loss(self, x: Tensor, error: Tensor, dead: Tensor, variance: Tensor) -> Tensor:
+        """How badly the dead latents reconstruct the error, scalar; x, error [b, d]; dead [n], n ≥ 1; variance is
+        ‖e − ē‖² over the whole batch.
+        """
         k_aux = self.k_aux or max(1, self.d_in // 2)
         kept = min(k_aux, dead.numel())
         values, indices = linear_topk(x, self.W_enc[dead], self.encoder_bias()[dead], kept)
         reconstruction = sparse_decode(values, indices, self.W_dec[dead])
-        variance = squared_error(error, error.mean(dim=0))
-        # an error without variance (a perfect reconstruction) leaves nothing for the dead latents to explain
-        loss = torch.nan_to_num(squared_error(error, reconstruction) / variance, nan=0.0, posinf=0.0)
-        return loss * (kept / k_aux)
+        # an error without variance (a perfect reconstruction, a single row) leaves nothing for the dead latents to
+        # explain: neither a loss nor a gradient
+        variance = variance.where(variance != 0, torch.inf)
+        return squared_error(error, reconstruction) / variance * (kept / k_aux)

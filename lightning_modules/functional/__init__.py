@@ -1,5 +1,6 @@
 from lightning_modules.functional.codes import Codes, DenseCodes, SparseCodes
 from lightning_modules.functional.reconstruction import (
+    Spread,
     fraction_of_variance_unexplained,
     geometric_median,
     squared_error,
@@ -13,6 +14,7 @@ __all__ = [
     "DenseCodes",
     "Matching",
     "SparseCodes",
+    "Spread",
     "best_matching",
     "fraction_of_variance_unexplained",
     "geometric_median",

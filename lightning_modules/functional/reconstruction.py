@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -11,10 +13,33 @@ def squared_error(x: Tensor, reconstruction: Tensor) -> Tensor:
     return (reconstruction - x).square().sum()
 
 
-def fraction_of_variance_unexplained(x: Tensor, reconstruction: Tensor, mean: Tensor) -> Tensor:
-    """Σ‖x − x̂‖² / Σ‖x − mean‖² over the batch, a scalar: the unit in which every reconstruction loss is optimised, so
-    that a coefficient means the same on every input scale. 0 is perfect, 1 is no better than `mean`."""
-    return squared_error(x, reconstruction) / squared_error(x, mean)
+def fraction_of_variance_unexplained(x: Tensor, reconstruction: Tensor, variance: Tensor) -> Tensor:
+    """Σ‖x − x̂‖² / variance, a scalar; the variance is Σ‖x − mean‖² over the batch that x is, or is a part of. It is the
+    unit in which every reconstruction loss is optimised, so that a coefficient means the same on every input scale. 0
+    is perfect, 1 is no better than the mean."""
+    return squared_error(x, reconstruction) / variance
+
+
+class Spread(NamedTuple):
+    """How rows [n, d] lie around their mean."""
+
+    rows: int
+    mean: Tensor
+    """[d]."""
+    squares: Tensor
+    """Scalar, Σ‖row − mean‖²."""
+
+    @classmethod
+    def of(cls, rows: Tensor) -> Spread:
+        """Of rows [n, d], n ≥ 1."""
+        mean = rows.mean(dim=0)
+        return cls(rows.shape[0], mean, squared_error(rows, mean))
+
+    def merged(self, other: Spread) -> Spread:
+        """Of the rows of both, without the cancellation of Σ‖row‖² − n‖mean‖² (Chan, Golub & LeVeque 1979)."""
+        rows, shift = self.rows + other.rows, other.mean - self.mean
+        squares = self.squares + other.squares + shift.square().sum() * (self.rows * other.rows / rows)
+        return Spread(rows, self.mean + shift * (other.rows / rows), squares)
 
 
 def geometric_median(x: Tensor, iterations: int = 100, tolerance: float = 1e-6) -> Tensor:

@@ -1,15 +1,17 @@
-"""Progress, the closing table and the last checkpoint, in real runs."""
+"""Progress, the closing table and what is saved, in real runs."""
 
 import re
 
 import pytest
+import safetensors.torch
 import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import CSVLogger
 
-from callbacks import AtomicCheckpointIO, LastCheckpoint, RunSummary, TrainingProgress
+from callbacks import AtomicCheckpointIO, RunSummary, SaveCheckpoints, TrainingProgress
 from lightning_modules.autoencoders import TopK
 from lightning_modules.sparse_autoencoding import SparseAutoencoding
+from run_store.checkpoints import list_checkpoints
 
 
 def run(data, folder, callbacks, **settings):
@@ -32,7 +34,7 @@ def run(data, folder, callbacks, **settings):
 
 
 class Saves(Callback):
-    """Lists the steps at which last.ckpt changed."""
+    """Lists the steps that were saved."""
 
     def __init__(self):
         self.steps = []
@@ -41,27 +43,34 @@ class Saves(Callback):
         self.steps.append(trainer.global_step)
 
 
-def test_the_last_checkpoint_is_saved_every_n_steps_and_at_the_end_of_every_epoch(data, tmp_path):
+def checkpoints(trainer):
+    return list_checkpoints(f"{trainer.log_dir}/checkpoints")
+
+
+def test_a_run_is_saved_every_n_steps_and_at_the_end_of_every_epoch(data, tmp_path):
     saves = Saves()
-    model, trainer = run(data, tmp_path, [LastCheckpoint(every_n_steps=10), saves])
+    model, trainer = run(data, tmp_path, [SaveCheckpoints(every_n_steps=10), saves])
     batches = trainer.num_training_batches
     assert saves.steps == sorted({*range(10, 2 * batches, 10), batches, 2 * batches})
-    checkpoint = torch.load(tmp_path / "lightning_logs/version_0/checkpoints/last.ckpt", weights_only=True)
-    assert torch.equal(checkpoint["state_dict"]["autoencoder.W_dec"], model.autoencoder.W_dec)
+    saved = checkpoints(trainer)
+    assert [checkpoint.step for checkpoint in saved] == saves.steps
+    weights = safetensors.torch.load_file(saved[-1].path / "model.safetensors")
+    assert torch.equal(weights["autoencoder.W_dec"], model.autoencoder.W_dec)
 
 
 def test_accumulated_batches_do_not_save_a_step_twice(data, tmp_path):
     saves = Saves()
-    run(data, tmp_path, [LastCheckpoint(every_n_steps=2), saves], accumulate_grad_batches=4, max_epochs=1)
+    run(data, tmp_path, [SaveCheckpoints(every_n_steps=2), saves], accumulate_grad_batches=4, max_epochs=1)
     assert saves.steps == [2, 4, 6, 7]
 
 
 def test_a_finished_run_can_go_on_for_more_epochs(data, tmp_path):
-    _, first = run(data, tmp_path, [LastCheckpoint()])
+    _, first = run(data, tmp_path, [SaveCheckpoints()])
     torch.manual_seed(0)
     model = SparseAutoencoding(TopK(24, 3))
-    longer = Trainer(max_epochs=5, accelerator="cpu", logger=False, enable_checkpointing=False)
-    longer.fit(model, data, ckpt_path=f"{first.log_dir}/checkpoints/last.ckpt")
+    settings = {"logger": False, "enable_checkpointing": False, "plugins": [AtomicCheckpointIO()]}
+    longer = Trainer(max_epochs=5, accelerator="cpu", **settings)
+    longer.fit(model, data, ckpt_path=checkpoints(first)[-1].path)
     assert longer.global_step == 5 * longer.num_training_batches
     assert int(model.tokens_seen) == 64 * longer.global_step
 
@@ -80,7 +89,7 @@ def test_the_bar_shows_speed_quality_sparsity_and_life(data, tmp_path):
 
 
 def test_the_table_repeats_the_validation_and_names_the_next_command(data, tmp_path, capsys):
-    _, trainer = run(data, tmp_path, [RunSummary(), LastCheckpoint()])
+    _, trainer = run(data, tmp_path, [RunSummary(), SaveCheckpoints()])
     output = capsys.readouterr().out
     assert "to resume after an interruption: python main.py fit --config" in output
     fvu = re.search(r"FVU, held-out documents +([\d.]+)", output)

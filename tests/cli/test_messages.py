@@ -24,7 +24,11 @@ MISTAKES = {
     "unknown class": ([*SAE, "--model.autoencoder.class_path", "TopKK"], r"model\.autoencoder.*no class TopKK.*TopK"),
     "negative size": ([*SAE, "--data.batch_size", "-4"], r"data\.batch_size must be a PositiveInt: -4"),
     "impossible k": ([*SAE, "--model.autoencoder.k", "5000"], r"k is 5000 and d_sae is 3072"),
-    "no run to resume": ([*SAE, "--resume", "runs/none"], r"--resume runs/none: there is no checkpoint"),
+    "impossible mode": ([*SAE, "--run.mode", "new"], r"run\.mode must be one of reuse_if_exists, .*, not 'new'"),
+    "unknown run setting": ([*SAE, "--run.nam", "x"], r"no setting run\.nam: the nearest are name"),
+    "impossible name": ([*SAE, "--run.name", "a/b"], r"run\.name 'a/b' cannot name a folder"),
+    "no source": ([*SAE, "--run.source", "run"], r"there is no run \(none was named\).*set --run\.path"),
+    "no run to resume": ([*SAE, "--resume", "runs/none"], r"there is no run runs/none in runs: give its folder"),
     "missing store": (
         [*SAE, "--data.store", "nowhere", "--data.text", "null"],
         r"no activation store in nowhere: set data\.store",

@@ -147,7 +147,7 @@ def test_the_config_runs_and_sums_up(tmp_path, capsys):
         "data.train_rows": "4096",
         "data.features.seed": "3",
         "trainer.max_epochs": "1",
-        "trainer.logger.save_dir": str(tmp_path),
+        "run.folder": str(tmp_path),
     }
     overrides = [f"--{name}={value}" for name, value in shorter.items()]
     assert main(["fit", "--config", "configs/synthetic.yaml", *overrides]) == 0

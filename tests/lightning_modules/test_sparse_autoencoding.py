@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 
 import pytest
@@ -163,12 +164,28 @@ def test_a_checkpoint_holds_plain_values_and_loads_without_data(data, tmp_path):
     model = module()
     fit = trainer(tmp_path)
     fit.fit(model, data)
-    fit.save_checkpoint(tmp_path / "whole.ckpt")
-    checkpoint = torch.load(tmp_path / "whole.ckpt", weights_only=True)
+    fit.save_checkpoint(tmp_path / "whole")
+    checkpoint = torch.load(tmp_path / "whole" / "state.ckpt", weights_only=True)
     json.dumps(checkpoint["hyper_parameters"])
-    loaded = SparseAutoencoding.load_from_checkpoint(tmp_path / "whole.ckpt", autoencoder=TopK(24, 3))
+    loaded = SparseAutoencoding.load_from_checkpoint(tmp_path / "whole", autoencoder=TopK(24, 3))
     x = data.sample(50).activations[0]
     assert torch.equal(loaded(x)[1], model(x)[1])
+
+
+def test_a_model_loads_from_its_weights_file_alone(data, tmp_path):
+    model = module()
+    fit = trainer(tmp_path)
+    fit.fit(model, data)
+    fit.save_checkpoint(tmp_path / "whole")
+    # half of the optimiser's state is gone: nobody reads it
+    state = tmp_path / "whole" / "state.ckpt"
+    state.write_bytes(state.read_bytes()[: state.stat().st_size // 2] + bytes(state.stat().st_size // 2 + 1))
+    os.truncate(state, json.loads((tmp_path / "whole" / "manifest.json").read_text())["files"]["state.ckpt"]["bytes"])
+    loaded = SparseAutoencoding.load_from_checkpoint(tmp_path / "whole", autoencoder=TopK(24, 3))
+    assert loaded.hparams["d_in"] == 16
+    assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in states(model).items())
+    with pytest.raises(UserError, match=r"whole is damaged \(state\.ckpt differs"):
+        trainer(tmp_path, max_epochs=3).fit(module(), data, ckpt_path=tmp_path / "whole")
 
 
 def test_the_reconstruction_is_on_the_scale_of_the_input(data, tmp_path):
@@ -221,5 +238,5 @@ def test_a_diverging_run_is_stopped_in_one_sentence_and_never_saved(data, tmp_pa
     with pytest.raises(UserError, match=r"(not finite|became).*lower"):
         trainer(tmp_path, callbacks=[saver], enable_checkpointing=True).fit(model, data)
     for path in (tmp_path / "saved").glob("*.ckpt"):
-        weights = torch.load(path, weights_only=True)["state_dict"]
+        weights = AtomicCheckpointIO().load_checkpoint(path)["state_dict"]
         assert all(value.isfinite().all() for value in weights.values() if value.is_floating_point())

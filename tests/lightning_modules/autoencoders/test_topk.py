@@ -74,10 +74,20 @@ def test_aux_k_costs_nothing_when_no_latent_is_dead():
     assert model.training_pass(x, None).terms["aux_k"].value == 0
 
 
-def test_aux_k_of_a_perfect_reconstruction_is_zero_not_nan():
+def test_aux_k_of_a_perfect_reconstruction_is_zero_and_so_is_its_gradient():
     model = built()
     x = torch.randn(4, 6, dtype=torch.float64)
-    assert model.aux_k_loss(x, torch.zeros_like(x), torch.tensor([0, 1])) == 0
+    loss = model.aux_k_loss(x, torch.zeros_like(x), torch.tensor([0, 1]), torch.zeros((), dtype=x.dtype))
+    assert loss == 0
+    loss.backward()
+    assert not any(parameter.grad.any() for parameter in (model.W_enc, model.W_dec, model.b_enc))
+
+
+def test_a_batch_of_one_row_has_a_finite_gradient_though_its_error_has_no_variance():
+    model = built()
+    result = model.training_pass(torch.randn(1, 6, dtype=torch.float64), torch.arange(12))
+    sum(term.value * term.weight for term in result.terms.values()).backward()
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
 
 
 def test_every_loss_term_reaches_every_parameter_it_should():

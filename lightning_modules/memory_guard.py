@@ -1,0 +1,271 @@
+"""Training steps that go on when memory runs out.
+
+A batch that does not fit is computed in halves, then quarters, down to single rows, with the same gradient to rounding:
+the loss of a batch is a sum over rows over quantities of the whole batch (see `WholeBatch`), which are measured first.
+
+While nothing runs out, a step is what it would be without the guard: one forward, one backward, the same bits. Both may
+run out. So that a failure in the middle of backward leaves nothing half added to `.grad`, the loss handed to Lightning
+has no graph but one node, whose backward takes the gradient of all parameters at once and only then passes it on, to
+whatever waits there: accumulation, clipping, a GradScaler, DDP's reduction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor, distributed
+from torch.autograd.function import once_differentiable
+from torch.nn import Parameter
+
+from lightning_modules.autoencoders import Autoencoder, LossTerm, WholeBatch
+from run_store import UserError
+
+T = TypeVar("T")
+SAYS_SO_IN_TEXT = ("can't allocate memory", "not enough memory", "bad_alloc", "ALLOC_FAILED", "out of memory")
+"""How libraries that raise a plain RuntimeError put it: torch's CPU allocator, C++, cuBLAS and others."""
+
+
+def ran_out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that an allocation failed, on a device or in main memory."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in SAYS_SO_IN_TEXT)
+
+
+class Step(NamedTuple):
+    """What a training step has come to. Nothing of it has a graph, except that of `loss`, for one backward."""
+
+    loss: Tensor
+    """Scalar."""
+    terms: dict[str, Tensor]
+    """The loss terms before they are weighed, scalars by name."""
+    firing_counts: Tensor
+    """[s] int64: in how many rows each latent fired."""
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """What a training step is made of."""
+
+    autoencoder: Autoencoder
+    x: Tensor
+    """[b, d]."""
+    dead: Tensor | None
+    """[n] numbers of the latents that count as dead, None when there are none."""
+    total: Callable[[dict[str, LossTerm]], Tensor]
+    """Weighs and adds loss terms."""
+    autocast: Callable[[], AbstractContextManager[Any]]
+    """The precision that the forward was called in."""
+
+    @classmethod
+    def of(cls, autoencoder: Autoencoder, x: Tensor, dead: Tensor | None, total: Callable[..., Tensor]) -> Batch:
+        """With the precision of the caller."""
+        kind = x.device.type
+        enabled, dtype = torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
+        # no cache: a weight that is cast without a graph, for `measure`, would be used again where it needs one
+        return cls(
+            autoencoder, x, dead, total, lambda: torch.autocast(kind, dtype, enabled=enabled, cache_enabled=False)
+        )
+
+    @property
+    def parameters(self) -> list[Parameter]:
+        """In the order of the gradients."""
+        return [parameter for parameter in self.autoencoder.parameters() if parameter.requires_grad]
+
+    def forward(self, x: Tensor, whole: WholeBatch | None) -> Step:
+        """Of the batch, or of a part x of it; the loss has its whole graph."""
+        result = self.autoencoder.training_pass(x, self.dead, whole)
+        terms = {name: term.value.detach() for name, term in result.terms.items()}
+        return Step(self.total(result.terms), terms, result.codes.firing_counts())
+
+    def in_parts(self, size: int, grad: Tensor) -> tuple[Step, list[Tensor]]:
+        """The step and `grad` times its gradient, with no more than `size` rows in memory at once."""
+        parts = torch.split(self.x, size)
+        with self.autocast(), torch.no_grad():
+            whole = self.autoencoder.measure(parts[0], self.dead)
+            for part in parts[1:]:
+                whole = whole.merged(self.autoencoder.measure(part, self.dead))
+        step, gradients = self._part(parts[0], whole, grad)
+        for part in parts[1:]:
+            other, other_gradients = self._part(part, whole, grad)
+            terms = {name: value + other.terms[name] for name, value in step.terms.items()}
+            step = Step(step.loss + other.loss, terms, step.firing_counts + other.firing_counts)
+            for gradient, other_gradient in zip(gradients, other_gradients, strict=True):
+                gradient += other_gradient
+        return step, gradients
+
+    def _part(self, x: Tensor, whole: WholeBatch, grad: Tensor) -> tuple[Step, list[Tensor]]:
+        with self.autocast(), torch.enable_grad():
+            step = self.forward(x, whole)
+        gradients = gradients_of(step.loss, self.parameters, grad)
+        return step._replace(loss=step.loss.detach()), gradients
+
+
+def gradients_of(loss: Tensor, parameters: Sequence[Tensor], grad: Tensor) -> list[Tensor]:
+    """grad · ∂loss/∂p for every parameter p, zeros where the loss does not depend on it."""
+    with torch.autocast(loss.device.type, enabled=False):
+        return list(torch.autograd.grad(loss, parameters, grad.to(loss.dtype), materialize_grads=True))
+
+
+@contextmanager
+def memory_told(doing: str) -> Iterator[None]:
+    """Around what cannot be done in parts.
+
+    Raises:
+        UserError: memory ran out in it.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not ran_out_of_memory(error):
+            raise
+        raise UserError(
+            f"memory ran out while {doing}: lower data.batch_size or model.autoencoder.d_sae, or give the process more "
+            "memory"
+        ) from error
+
+
+class MemoryGuard:
+    """Computes training steps in as many parts as memory asks for.
+
+    The size that was found is kept for the rest of the run and saved with it. It never grows again: parts round
+    differently from the whole, so a run that tried now and then would not be the same twice.
+
+    All ranks agree on the size before their gradients meet: the smallest that any of them needed. Where one cannot go
+    on at all, every one stops, instead of waiting for it forever.
+
+    Args:
+        rows_at_once: rows of a batch that are computed at once from the start; None begins with whole batches.
+    """
+
+    def __init__(self, rows_at_once: int | None = None) -> None:
+        self.rows_at_once = rows_at_once
+        self._ranks: Any = None
+
+    def start(self) -> None:
+        """To be called on every rank once they are connected."""
+        self._ranks = None
+        if distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1:
+            # of their own, on the CPU: asking a GPU would wait for it at every step
+            self._ranks = distributed.new_group(backend="gloo")
+
+    def step(self, batch: Batch, loss_scale: Callable[[], float] = lambda: 1.0) -> Step:
+        """Loss terms and counts of a batch, and a loss for one backward.
+
+        Args:
+            batch: of at least one row.
+            loss_scale: what the loss is multiplied by before backward to keep a 16-bit gradient from vanishing.
+
+        Raises:
+            UserError: memory ran out and cannot be made do with, on this rank or another.
+        """
+        pending = _Pending(self, batch)
+        step = self.within_memory(batch, self.rows_at_once, lambda size: pending.forward(size, loss_scale))
+        return step._replace(loss=_Deferred.apply(step.loss.detach(), pending, *batch.parameters))  # type: ignore[no-untyped-call]
+
+    def within_memory(self, batch: Batch, size: int | None, attempt: Callable[[int], T]) -> T:
+        """attempt(rows at once) for the largest size, halved as often as memory runs out, that succeeds.
+
+        Raises:
+            UserError: see `step`.
+        """
+        rows = batch.x.shape[0]
+        size, done = min(size or rows, rows), None
+        while done is None and size:
+            try:
+                done = attempt(size)
+            except (MemoryError, RuntimeError) as error:
+                if not ran_out_of_memory(error):
+                    raise
+                size = -(-size // 2) if size > 1 and batch.autoencoder.rows_are_independent else 0
+        self._agree(batch, size)
+        assert done is not None  # or _agree has raised
+        return done
+
+    def _agree(self, batch: Batch, size: int) -> None:
+        if self._ranks is not None:
+            sizes = torch.tensor(size)
+            distributed.all_reduce(sizes, distributed.ReduceOp.MIN, group=self._ranks)
+            size = int(sizes)
+        rows = batch.x.shape[0]
+        if size == 0:
+            raise UserError(self._refusal(batch))
+        if size < min(self.rows_at_once or rows, rows):
+            self.rows_at_once = size
+            rank_zero_warn(
+                f"memory ran out on a batch of {rows} rows: from here on it is computed {size} rows at a time, which "
+                "gives the same gradient and may be slower"
+            )
+
+    def state_dict(self) -> dict[str, int | None]:
+        """Plain values."""
+        return {"rows_at_once": self.rows_at_once}
+
+    def load_state_dict(self, state: Mapping[str, int | None]) -> None:
+        """As `state_dict` gave it; what was set smaller since stays."""
+        sizes = [size for size in (self.rows_at_once, state["rows_at_once"]) if size is not None]
+        self.rows_at_once = min(sizes, default=None)
+
+    @staticmethod
+    def _refusal(batch: Batch) -> str:
+        if batch.autoencoder.rows_are_independent:
+            return "memory ran out on a single row: lower model.autoencoder.d_sae or give the process more memory"
+        return (
+            f"memory ran out on a batch of {batch.x.shape[0]} rows, and {type(batch.autoencoder).__name__} selects "
+            "over the whole batch, which cannot be cut: lower data.batch_size"
+        )
+
+
+class _Pending:
+    """A step between its forward and its backward: the graph of the whole batch, or the gradients of its parts."""
+
+    def __init__(self, guard: MemoryGuard, batch: Batch) -> None:
+        self.guard = guard
+        self.batch = batch
+        self.loss: Tensor | None = None
+        self.gradients: list[Tensor] | None = None
+        self.scale = 1.0
+
+    def forward(self, size: int, loss_scale: Callable[[], float]) -> Step:
+        if size >= self.batch.x.shape[0]:
+            step = self.batch.forward(self.batch.x, None)
+            self.loss = step.loss
+        else:
+            # at once, so that the parts' forward is not needed again; the same gradient serves every `grad` of backward
+            self.scale = loss_scale()
+            step, self.gradients = self.batch.in_parts(size, self.batch.x.new_tensor(self.scale))
+        return step
+
+    def backward(self, grad: Tensor) -> list[Tensor]:
+        """`grad` times the gradient of every parameter."""
+        # a graph that stands can be used even if another rank could not make one
+        size = None if self.loss is not None else self.guard.rows_at_once
+        return self.guard.within_memory(self.batch, size, lambda size: self._gradients(size, grad))
+
+    def _gradients(self, size: int, grad: Tensor) -> list[Tensor]:
+        if self.gradients is not None:
+            return [gradient.mul_(grad / self.scale) for gradient in self.gradients]
+        if self.loss is not None:
+            loss, self.loss = self.loss, None  # whatever happens, its memory is free afterwards
+            return gradients_of(loss, self.batch.parameters, grad)
+        return self.batch.in_parts(size, grad)[1]
+
+
+class _Deferred(torch.autograd.Function):
+    """A value whose gradient is found when it is asked for."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, pending: _Pending, *parameters: Parameter) -> Tensor:
+        ctx.pending = pending
+        return value.clone()
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        pending, ctx.pending = ctx.pending, None
+        return None, None, *pending.backward(grad)

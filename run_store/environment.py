@@ -1,0 +1,68 @@
+"""What a run ran on: kept in its record, so that a difference between two runs can be traced."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import socket
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from importlib import metadata
+from typing import Any
+
+PACKAGES = (
+    "fulgurite",
+    "torch",
+    "lightning",
+    "jsonargparse",
+    "torchmetrics",
+    "transformers",
+    "tokenizers",
+    "safetensors",
+    "numpy",
+)
+_TOLD = re.compile(
+    r"(SLURM|PBS|LSB|SGE|KUBERNETES|COLAB|KAGGLE|AZUREML|CUDA|NCCL|GLOO|TORCH|PYTORCH|OMP|MKL|CUBLAS|TOKENIZERS)_.+"
+    r"|JOB_(ID|USER_ID)|WORLD_SIZE|(LOCAL_|NODE_|GROUP_)?RANK|MASTER_(ADDR|PORT)|PYTHONHASHSEED|TMPDIR|HF_HUB_OFFLINE"
+)
+_SECRET = re.compile(r"TOKEN(?!IZERS_)|SECRET|PASSW|CREDENTIAL|AUTH|_KEY|JWT", re.IGNORECASE)
+
+
+def package_versions() -> dict[str, str]:
+    """Version by name of the packages that decide a run's numbers; those that are not installed are left out."""
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def hardware() -> dict[str, Any]:
+    """Host, architecture, logical CPUs that may be used and bytes of memory. Accelerators are the caller's to add."""
+    known = {
+        "host": socket.gethostname(),
+        "machine": platform.machine(),
+        "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+    }
+    with suppress(ValueError, OSError):  # some systems do not say
+        known["memory_bytes"] = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return known
+
+
+def environment_snapshot(variables: Mapping[str, str] = os.environ) -> dict[str, Any]:
+    """Python, operating system, command line and the variables that clusters and numerical libraries read.
+
+    Only variables known to matter are kept, and none whose name speaks of a secret.
+    """
+    told = {name: text for name, text in variables.items() if _TOLD.fullmatch(name) and not _SECRET.search(name)}
+    return {
+        "python": platform.python_version(),
+        "implementation": platform.python_implementation(),
+        "system": platform.platform(),
+        "command": list(sys.argv),
+        "variables": dict(sorted(told.items())),
+    }

@@ -1,0 +1,115 @@
+"""`python main.py runs`: list, show, pause, resume, delete, clean."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from cli import main
+from run_store.locks import RunLock
+from run_store.pausing import PAUSE_NAME
+from tests.cli.jobs import ROOT, Job, differing, wait_for
+
+
+@pytest.fixture
+def copy(finished, tmp_path):
+    shutil.copytree(finished[0].runs, tmp_path / "runs")
+    return Job(finished[0].store, tmp_path / "runs")
+
+
+def runs(job, verb, *more):
+    return main(["runs", verb, *more, "--folder", str(job.runs)])
+
+
+def set_record(run, **changes):
+    content = json.loads((run / "metadata.json").read_text())
+    (run / "metadata.json").write_text(json.dumps({**content, **changes}))
+
+
+def test_list_and_show_tell_what_the_record_says(finished, capsys):
+    job, _ = finished
+    assert runs(job, "list") == 0
+    printed = capsys.readouterr().out
+    assert job.record.id[:8] in printed
+    assert "complete" in printed
+    assert runs(job, "list", "--status", "failed", "--format", "json") == 0
+    assert json.loads(capsys.readouterr().out) == {"total": 0, "runs": []}
+    assert runs(job, "list", "--model", "TopK", "--dataset", "store", "--name", "sae", "--format", "json") == 0
+    assert json.loads(capsys.readouterr().out)["runs"][0]["step"] == 58
+    assert runs(job, "show", "sae") == 0
+    printed = capsys.readouterr().out
+    assert "val/fvu" in printed
+    assert job.record.spec_fingerprint in printed
+    assert runs(job, "show", job.record.id, "--format", "json") == 0
+    assert json.loads(capsys.readouterr().out)["status"] == "complete"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["lst"], "no verb runs 'lst': the nearest are list"),
+        (["list", "--statsu", "x"], "no setting statsu: the nearest are status"),
+        (["list", "--status", "done"], "status cannot be 'done'"),
+        (["show"], "RUN is missing"),
+        (["show", "nothing"], "there is no run nothing in runs"),
+        (["clean", "--delete", "ture"], "delete cannot be 'ture'"),
+    ],
+)
+def test_a_mistake_is_one_line(arguments, expected, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["runs", *arguments]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert expected in line
+
+
+def test_verbs_do_not_pay_for_torch():
+    code = (
+        "import sys\nfrom cli import main\n"
+        "try:\n    main(['runs', 'list', '--help'])\nexcept SystemExit:\n    pass\n"
+        "main(['runs', 'list'])\nassert not {'torch', 'lightning'} & sys.modules.keys()"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
+
+
+def test_pause_without_a_process_says_so(copy, capsys):
+    assert runs(copy, "pause", "sae") == 2
+    assert "no process is working on" in capsys.readouterr().err
+
+
+def test_delete_takes_the_whole_run_and_refuses_one_at_work(copy, capsys):
+    with RunLock(copy.run):
+        assert runs(copy, "delete", "sae") == 2
+    folder = copy.run
+    assert runs(copy, "delete", "sae") == 0
+    assert not folder.exists()
+
+
+def test_clean_only_tells_until_it_is_told_to_delete(copy, capsys):
+    identity = copy.run.parent
+    for number in (2, 3):
+        shutil.copytree(identity / "v1", identity / f"v{number}")
+        set_record(identity / f"v{number}", status="failed", created=f"202{number}-01-01T00:00:00+00:00", ended=None)
+    assert runs(copy, "clean") == 0
+    assert "would delete" in capsys.readouterr().out
+    assert len(copy.folders()) == 3
+    assert runs(copy, "clean", "--delete", "true") == 0
+    assert [folder.name for folder in copy.folders()] == ["v1"]
+
+
+@pytest.mark.slow
+def test_a_paused_run_is_resumed_by_its_name_and_ends_bit_identical(job, finished, fork_server, capsys):
+    started = fork_server.start(job.arguments("--trainer.max_epochs", "4"))
+    wait_for(lambda: len(job.saved()) >= 2, started)
+    assert runs(job, "pause", "sae") == 0
+    assert "is paused" in capsys.readouterr().out
+    assert started.wait() == 0, started.output
+    assert not (job.run / PAUSE_NAME).exists()
+    assert job.record.status == "paused"
+    assert runs(job, "delete", "sae") == 2, "somebody waits for it"
+    resumed = fork_server.start(["runs", "resume", "sae", "--folder", str(job.runs)])
+    assert resumed.wait() == 0, resumed.output
+    straight = Job(job.store, job.runs.with_name("straight"))
+    assert fork_server.start(straight.arguments("--trainer.max_epochs", "4")).wait() == 0
+    assert differing(job.run, straight.run) == []

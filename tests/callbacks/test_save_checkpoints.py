@@ -5,6 +5,7 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.plugins import MixedPrecision
 
 from callbacks import AtomicCheckpointIO, SaveCheckpoints
 from datamodules.activations import ActivationDataModule
@@ -151,6 +152,34 @@ def test_a_run_that_ends_in_mid_epoch_goes_on_there_bit_for_bit(fresh, tmp_path,
     last = saved(stopped)[-1]
     assert last.step == (12 if ends == "max_steps" else 7)
     resumed, _ = run(fresh(), tmp_path, [SaveCheckpoints(1000)], last.path, val_check_interval=7)
+    demand_identical(straight, resumed)
+
+
+def test_early_stopping_goes_on_counting_where_it_was(fresh, tmp_path):
+    """The patience of three fruitless validations runs out at the same step, whatever was in between."""
+
+    def stop():
+        return EarlyStopping("val/fvu", min_delta=10.0, patience=3, check_on_train_epoch_end=False)
+
+    settings = {"val_check_interval": 7, "max_epochs": 5}
+    _, straight = run(fresh(), tmp_path / "straight", [SaveCheckpoints(1000), stop()], **settings)
+    _, stopped = run(fresh(), tmp_path, [SaveCheckpoints(1000), stop()], **settings, max_steps=16)
+    _, resumed = run(fresh(), tmp_path, [SaveCheckpoints(1000), stop()], saved(stopped)[-1].path, **settings)
+    assert 16 < straight.global_step < 5 * straight.num_training_batches
+    assert resumed.global_step == straight.global_step
+
+
+def test_the_scale_of_mixed_precision_goes_on_where_it_was(fresh, tmp_path):
+    def plugins():
+        scaler = torch.amp.GradScaler("cpu", init_scale=4.0, growth_interval=5)
+        return {"plugins": [AtomicCheckpointIO(), MixedPrecision("16-mixed", "cpu", scaler)]}
+
+    straight, whole = run(fresh(), tmp_path / "straight", [SaveCheckpoints(1000)], max_steps=12, **plugins())
+    _, stopped = run(fresh(), tmp_path, [SaveCheckpoints(1000)], max_steps=8, **plugins())
+    resumed, rest = run(fresh(), tmp_path, [SaveCheckpoints(1000)], saved(stopped)[-1].path, max_steps=12, **plugins())
+    scale = whole.precision_plugin.scaler.state_dict()
+    assert scale["scale"] == 16.0
+    assert scale == rest.precision_plugin.scaler.state_dict()
     demand_identical(straight, resumed)
 
 

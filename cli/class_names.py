@@ -20,14 +20,26 @@ from datamodules.synthetic_activations import SyntheticActivations
 from datamodules.text import HeldOut, HuggingFaceDataset, Mixture, Shuffled, StandardLibrary, TextFiles
 from datamodules.text_contexts import TextContexts
 from lightning_modules.activation_extraction import ActivationExtraction
-from lightning_modules.autoencoders import DatasetScale, LayerNormalization, NoNormalization, ReLU, TopK
+from lightning_modules.autoencoders import (
+    AbsTopK,
+    BatchTopK,
+    DatasetScale,
+    Gated,
+    JumpReLU,
+    LayerNormalization,
+    NoNormalization,
+    ReLU,
+    TopK,
+)
 from lightning_modules.schedules import WarmupDecay
 from lightning_modules.sparse_autoencoding import SparseAutoencoding
 
 __all__ = [
+    "AbsTopK",
     "ActivationDataModule",
     "ActivationExtraction",
     "ActivationWriter",
+    "BatchTopK",
     "CheckpointRetention",
     "Constant",
     "DatasetScale",
@@ -36,9 +48,11 @@ __all__ = [
     "ExtractionProgress",
     "Extractor",
     "FeatureStatistics",
+    "Gated",
     "HalfNormal",
     "HeldOut",
     "HuggingFaceDataset",
+    "JumpReLU",
     "LayerNormalization",
     "LogNormal",
     "Mixture",

@@ -135,6 +135,11 @@ class SparseAutoencoding(LightningModule):
             UserError: naming the setting.
         """
         self.autoencoder.check_settings()
+        if self.memory.rows_at_once and not self.autoencoder.rows_are_independent:
+            raise UserError(
+                f"model.rows_at_once is {self.memory.rows_at_once}, and {type(self.autoencoder).__name__} selects over "
+                "the whole batch, which cannot be cut: leave it out and lower data.batch_size"
+            )
 
     def configure_model(self) -> None:
         """Builds weights and metrics, once.

@@ -1,4 +1,8 @@
+from lightning_modules.autoencoders.abs_topk import AbsTopK
 from lightning_modules.autoencoders.base import Autoencoder, LossTerm, TrainingPass, WholeBatch
+from lightning_modules.autoencoders.batch_topk import BatchTopK
+from lightning_modules.autoencoders.gated import Gated
+from lightning_modules.autoencoders.jump_relu import JumpReLU
 from lightning_modules.autoencoders.normalization import (
     DatasetScale,
     LayerNormalization,
@@ -10,8 +14,12 @@ from lightning_modules.autoencoders.relu import ReLU
 from lightning_modules.autoencoders.topk import TopK
 
 __all__ = [
+    "AbsTopK",
     "Autoencoder",
+    "BatchTopK",
     "DatasetScale",
+    "Gated",
+    "JumpReLU",
     "LayerNormalization",
     "LossTerm",
     "NoNormalization",

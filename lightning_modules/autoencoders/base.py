@@ -40,11 +40,14 @@ class WholeBatch(NamedTuple):
     """Scalar, Σ‖x − mean‖²: what FVU divides by."""
     error: Spread | None = None
     """How the reconstruction errors spread, where a term divides by that."""
+    fired: Tensor | None = None
+    """Scalar int64, how often latents fired over all rows, where a term asks for it of a batch computed in parts."""
 
     def merged(self, other: WholeBatch) -> WholeBatch:
         """Of the rows of both."""
         error = None if self.error is None or other.error is None else self.error.merged(other.error)
-        return WholeBatch(self.rows + other.rows, self.variance + other.variance, error)
+        fired = None if self.fired is None or other.fired is None else self.fired + other.fired
+        return WholeBatch(self.rows + other.rows, self.variance + other.variance, error, fired)
 
 
 class TrainingPass(NamedTuple):

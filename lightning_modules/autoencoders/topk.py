@@ -6,22 +6,27 @@ import torch
 from jsonargparse.typing import NonNegativeFloat, PositiveInt
 from torch import Tensor
 
+from lightning_modules.autoencoders.aux_k import AuxK
 from lightning_modules.autoencoders.base import Autoencoder, LossTerm, WholeBatch
-from lightning_modules.functional import Codes, SparseCodes, Spread, linear_topk, sparse_decode, squared_error
+from lightning_modules.functional import Codes, SparseCodes, linear_topk
 from run_store import UserError
+
+
+def check_k(k: int, d_sae: int) -> None:
+    """Refuses a k that a dictionary of d_sae latents cannot keep.
+
+    Raises:
+        UserError: naming both.
+    """
+    if not 1 <= k <= d_sae:
+        raise UserError(f"k is {k} and d_sae is {d_sae}: k must be between 1 and d_sae")
 
 
 class TopK(Autoencoder):
     """Keeps the k largest of relu(z), z = (x − b_dec) W_encᵀ + b_enc; L0 is k by construction and there is no
     coefficient to tune.
 
-    AuxK revives dead latents: the k_aux dead latents with the largest relu(z) reconstruct what the living ones miss, e
-    = (x − x̂) detached, and the loss gains
-
-        aux_k_coefficient · min(n_dead / k_aux, 1) · ‖e − ê‖² / ‖e − ē‖²,  ê = Σ_dead f_i W_dec[i]
-
-    without a bias. The coefficient (1/32 in the paper) is meant for a reconstruction term in units of FVU, which is
-    what the base class gives.
+    `AuxK` revives dead latents.
 
     Args:
         d_sae: number of latents.
@@ -39,13 +44,11 @@ class TopK(Autoencoder):
     ) -> None:
         super().__init__(d_sae)
         self.k = k
-        self.aux_k_coefficient = aux_k_coefficient
-        self.k_aux = k_aux
+        self.aux_k = AuxK(aux_k_coefficient, k_aux)
 
     def check_settings(self) -> None:
         super().check_settings()
-        if not 1 <= self.k <= self.d_sae:
-            raise UserError(f"k is {self.k} and d_sae is {self.d_sae}: k must be between 1 and d_sae")
+        check_k(self.k, self.d_sae)
 
     def encode(self, x: Tensor) -> SparseCodes:
         values, indices = linear_topk(x, self.W_enc, self.encoder_bias(), self.k)
@@ -53,29 +56,9 @@ class TopK(Autoencoder):
 
     @torch.no_grad()
     def measure(self, x: Tensor, dead: Tensor | None = None, error: Tensor | None = None) -> WholeBatch:
-        whole = super().measure(x, dead, error)
-        if dead is None or self.aux_k_coefficient == 0:
-            return whole
-        return whole._replace(error=Spread.of(x - self(x)[1] if error is None else error))
+        return self.aux_k.measured(super().measure(x, dead, error), self, x, dead, error)
 
     def sparsity_terms(
         self, x: Tensor, codes: Codes, error: Tensor, dead: Tensor | None, whole: WholeBatch
     ) -> dict[str, LossTerm]:
-        if self.aux_k_coefficient == 0:
-            return {}
-        if dead is None or whole.error is None:
-            return {"aux_k": LossTerm(x.new_zeros(()), self.aux_k_coefficient)}
-        return {"aux_k": LossTerm(self.aux_k_loss(x, error, dead, whole.error.squares), self.aux_k_coefficient)}
-
-    def aux_k_loss(self, x: Tensor, error: Tensor, dead: Tensor, variance: Tensor) -> Tensor:
-        """How badly the dead latents reconstruct the error, scalar; x, error [b, d]; dead [n], n ≥ 1; variance is
-        ‖e − ē‖² over the whole batch.
-        """
-        k_aux = self.k_aux or max(1, self.d_in // 2)
-        kept = min(k_aux, dead.numel())
-        values, indices = linear_topk(x, self.W_enc[dead], self.encoder_bias()[dead], kept)
-        reconstruction = sparse_decode(values, indices, self.W_dec[dead])
-        # an error without variance (a perfect reconstruction, a single row) leaves nothing for the dead latents to
-        # explain: neither a loss nor a gradient
-        variance = variance.where(variance != 0, torch.inf)
-        return squared_error(error, reconstruction) / variance * (kept / k_aux)
+        return self.aux_k.terms(self, x, error, dead, whole)

@@ -7,7 +7,7 @@ from lightning_modules.functional.reconstruction import (
 )
 from lightning_modules.functional.recovery import Matching, best_matching, max_cosines
 from lightning_modules.functional.schedules import trapezoid
-from lightning_modules.functional.sparse import linear_topk, sparse_decode
+from lightning_modules.functional.sparse import linear_batch_topk, linear_topk, sparse_decode
 
 __all__ = [
     "Codes",
@@ -18,6 +18,7 @@ __all__ = [
     "best_matching",
     "fraction_of_variance_unexplained",
     "geometric_median",
+    "linear_batch_topk",
     "linear_topk",
     "max_cosines",
     "sparse_decode",

@@ -18,7 +18,7 @@ class SparseCodes(NamedTuple):
     """The k latents that each row keeps. A latent whose value is 0 did not fire."""
 
     values: Tensor
-    """[b, k] magnitudes, ≥ 0."""
+    """[b, k]; ≥ 0, but for variants whose latents have a sign."""
     indices: Tensor
     """[b, k] int64 latent numbers, distinct within a row."""
     d_sae: int
@@ -30,7 +30,7 @@ class SparseCodes(NamedTuple):
 
     def firing_counts(self) -> Tensor:
         """[s] int64: in how many rows each latent fired."""
-        fired = self.indices[self.values > 0]
+        fired = self.indices[self.values != 0]
         return torch.bincount(fired, minlength=self.d_sae)
 
     def columns(self, latents: Tensor) -> Tensor:
@@ -54,6 +54,8 @@ class DenseCodes(NamedTuple):
 
     values: Tensor
     """[b, s] magnitudes, ≥ 0."""
+    pre_activations: Tensor | None = None
+    """[b, s] what decides whether a latent fires, in training, where a loss term asks for it."""
 
     def decode(self, W_dec: Tensor) -> Tensor:
         """f @ W_dec: [b, d]."""

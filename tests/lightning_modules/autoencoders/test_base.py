@@ -1,15 +1,15 @@
-"""What all variants share, tried on one sparse and one dense variant."""
+"""What all variants share, tried on one sparse and several dense variants."""
 
 import pytest
 import torch
 
-from lightning_modules.autoencoders import ReLU, TopK
+from lightning_modules.autoencoders import Gated, JumpReLU, ReLU, TopK
 from run_store import UserError
 
-VARIANTS = [lambda: TopK(24, 4), lambda: ReLU(24)]
+VARIANTS = [lambda: TopK(24, 4), lambda: ReLU(24), lambda: JumpReLU(24), lambda: Gated(24)]
 
 
-@pytest.fixture(params=VARIANTS, ids=["topk", "relu"])
+@pytest.fixture(params=VARIANTS, ids=["topk", "relu", "jump_relu", "gated"])
 def model(request):
     torch.manual_seed(0)
     autoencoder = request.param()

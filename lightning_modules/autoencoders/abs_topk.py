@@ -1,0 +1,55 @@
+"""AbsTopK sparse autoencoder (Zhu et al. 2025, "AbsTopK: Rethinking sparse autoencoders for bidirectional features",
+arXiv 2510.00404)."""
+
+from __future__ import annotations
+
+import torch
+from jsonargparse.typing import NonNegativeFloat, PositiveInt
+from torch import Tensor
+
+from lightning_modules.autoencoders.aux_k import AuxK
+from lightning_modules.autoencoders.base import Autoencoder, LossTerm, WholeBatch
+from lightning_modules.autoencoders.topk import check_k
+from lightning_modules.functional import Codes, SparseCodes, linear_topk
+
+
+class AbsTopK(Autoencoder):
+    """Keeps the k of the largest |z| with their sign, z = (x − b_dec) W_encᵀ + b_enc: one latent stands for a direction
+    and its opposite, which TopK needs two for. L0 is k by construction.
+
+    `AuxK` revives dead latents, selecting them by |z| too.
+
+    Args:
+        d_sae: number of latents.
+        k: latents kept for each row.
+        aux_k_coefficient: weight of the AuxK loss; 0 leaves it out.
+        k_aux: how many dead latents reconstruct the error; d_in / 2 by default.
+    """
+
+    def __init__(
+        self,
+        d_sae: PositiveInt,
+        k: PositiveInt = 32,
+        aux_k_coefficient: NonNegativeFloat = 1 / 32,
+        k_aux: PositiveInt | None = None,
+    ) -> None:
+        super().__init__(d_sae)
+        self.k = k
+        self.aux_k = AuxK(aux_k_coefficient, k_aux, signed=True)
+
+    def check_settings(self) -> None:
+        super().check_settings()
+        check_k(self.k, self.d_sae)
+
+    def encode(self, x: Tensor) -> SparseCodes:
+        values, indices = linear_topk(x, self.W_enc, self.encoder_bias(), self.k, signed=True)
+        return SparseCodes(values, indices, self.d_sae)
+
+    @torch.no_grad()
+    def measure(self, x: Tensor, dead: Tensor | None = None, error: Tensor | None = None) -> WholeBatch:
+        return self.aux_k.measured(super().measure(x, dead, error), self, x, dead, error)
+
+    def sparsity_terms(
+        self, x: Tensor, codes: Codes, error: Tensor, dead: Tensor | None, whole: WholeBatch
+    ) -> dict[str, LossTerm]:
+        return self.aux_k.terms(self, x, error, dead, whole)

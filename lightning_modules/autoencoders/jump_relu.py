@@ -1,0 +1,176 @@
+"""JumpReLU sparse autoencoder (Rajamanoharan et al. 2024, "Jumping Ahead: Improving Reconstruction Fidelity with
+JumpReLU Sparse Autoencoders", arXiv 2407.14435; the tanh penalty and the loss on dead latents after Anthropic's update
+of January 2025).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from jsonargparse.typing import NonNegativeFloat, PositiveFloat, PositiveInt
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from lightning_modules.autoencoders.base import Autoencoder, LossTerm, WholeBatch
+from lightning_modules.functional import Codes, DenseCodes
+from run_store import UserError
+
+
+class JumpReLU(Autoencoder):
+    """f = z · 1[z > θ], z = (x − b_dec) W_encᵀ + b_enc, with a threshold θ_i ≥ 0 learnt for each latent.
+
+    The penalty is one of these, as a mean over rows and with decoder rows of unit norm:
+
+        l0:         l0_coefficient · L0,  L0 = Σ_i 1[z_i > θ_i]
+        tanh:       l0_coefficient · Σ_i tanh(tanh_scale · f_i)
+        target L0:  target_l0_coefficient · (mean L0 / target_l0 − 1)²
+
+    A jump has no useful gradient, so that of θ is estimated with a rectangle of width ε = bandwidth around it:
+    ∂f/∂θ = −(θ/ε) · 1[|z − θ| < ε/2] and ∂1[z > θ]/∂θ = −(1/ε) · 1[|z − θ| < ε/2]. z has the gradient of the values
+    that fire and no other: l0 and the target reach θ alone.
+
+    Dead latents, which neither of these reaches, are drawn back by pre_act_coefficient · Σ_dead relu(θ_i − z_i).
+
+    θ is a parameter by itself, clamped to ≥ 0 after a step; under Adam its logarithm would move small thresholds too
+    slowly. Widths and coefficients are meant for inputs of mean norm sqrt(d_in) (the default normalisation) and a
+    reconstruction term in units of FVU.
+
+    Args:
+        d_sae: number of latents.
+        l0_coefficient: weight of the penalty; more makes codes sparser.
+        penalty: what is counted of a latent that fires: itself (l0), or how high it is (tanh).
+        target_l0: the mean L0 that is asked for; given, it takes the place of the l0 penalty.
+        target_l0_coefficient: weight of the target's loss.
+        tanh_scale: how soon tanh saturates.
+        init_threshold: θ at the start.
+        bandwidth: ε, the rectangle's width.
+        pre_act_coefficient: weight of the loss on dead latents; 0 leaves it out.
+    """
+
+    threshold: nn.Parameter
+
+    def __init__(
+        self,
+        d_sae: PositiveInt,
+        l0_coefficient: NonNegativeFloat = 1e-3,
+        penalty: Literal["l0", "tanh"] = "l0",
+        target_l0: PositiveFloat | None = None,
+        target_l0_coefficient: NonNegativeFloat = 1.0,
+        tanh_scale: PositiveFloat = 4.0,
+        init_threshold: NonNegativeFloat = 0.1,
+        bandwidth: PositiveFloat = 0.05,
+        pre_act_coefficient: NonNegativeFloat = 3e-6,
+    ) -> None:
+        super().__init__(d_sae)
+        self.l0_coefficient = l0_coefficient
+        self.penalty = penalty
+        self.target_l0 = target_l0
+        self.target_l0_coefficient = target_l0_coefficient
+        self.tanh_scale = tanh_scale
+        self.init_threshold = init_threshold
+        self.bandwidth = bandwidth
+        self.pre_act_coefficient = pre_act_coefficient
+
+    def check_settings(self) -> None:
+        super().check_settings()
+        if self.target_l0 is not None and not 0 < self.target_l0 <= self.d_sae:
+            raise UserError(
+                f"target_l0 is {self.target_l0} and d_sae is {self.d_sae}: target_l0 must be above 0, up to d_sae"
+            )
+        if self.target_l0 is not None and self.penalty == "tanh":
+            raise UserError("target_l0 is given and penalty is tanh: set penalty to l0, or leave target_l0 out")
+
+    def build(self, d_in: int) -> None:
+        super().build(d_in)
+        self.threshold = nn.Parameter(torch.full((self.d_sae,), float(self.init_threshold)))
+
+    def encode(self, x: Tensor) -> DenseCodes:
+        z = nn.functional.linear(x, self.W_enc, self.encoder_bias()).to(self.W_enc.dtype)
+        values: Tensor = _Jump.apply(z, self.threshold, self.bandwidth)  # type: ignore[no-untyped-call]
+        return DenseCodes(values, z if torch.is_grad_enabled() else None)
+
+    @torch.no_grad()
+    def measure(self, x: Tensor, dead: Tensor | None = None, error: Tensor | None = None) -> WholeBatch:
+        whole = super().measure(x, dead, error)
+        if self.target_l0 is None or error is not None:
+            return whole  # beside a known error stand the codes of all rows, which need not be made twice
+        return whole._replace(fired=(self.encode(x).values > 0).sum())
+
+    def sparsity_terms(
+        self, x: Tensor, codes: Codes, error: Tensor, dead: Tensor | None, whole: WholeBatch
+    ) -> dict[str, LossTerm]:
+        terms = self._penalty(codes, whole)
+        if self.pre_act_coefficient != 0:
+            value = x.new_zeros(()) if dead is None else self.pre_act_loss(x, dead, whole.rows)
+            terms["pre_act"] = LossTerm(value, self.pre_act_coefficient)
+        return terms
+
+    def _penalty(self, codes: Codes, whole: WholeBatch) -> dict[str, LossTerm]:
+        if self.penalty == "tanh":
+            value = torch.tanh(self.tanh_scale * codes.values).sum() / whole.rows
+            return {"tanh": LossTerm(value, self.l0_coefficient, warms_up=True)}
+        assert isinstance(codes, DenseCodes)
+        # without a graph nobody asks for the threshold's gradient, and values fire where z does
+        z = codes.values if codes.pre_activations is None else codes.pre_activations
+        fired: Tensor = _Fired.apply(z, self.threshold, self.bandwidth)  # type: ignore[no-untyped-call]
+        if self.target_l0 is None:
+            return {"l0": LossTerm(fired / whole.rows, self.l0_coefficient, warms_up=True)}
+        value = self._target_loss(fired, z.shape[0], self.target_l0, whole)
+        return {"target_l0": LossTerm(value, self.target_l0_coefficient, warms_up=True)}
+
+    @staticmethod
+    def _target_loss(fired: Tensor, rows: int, target_l0: float, whole: WholeBatch) -> Tensor:
+        """D² of the whole batch, D = mean L0 / target_l0 − 1, written as a sum over rows: a row adds
+        2 D (L0_row / target_l0 − 1) − D², D without a gradient, divided by the number of rows. Value and gradient of
+        the sum are those of D².
+        """
+        all_fired = fired.detach() if whole.fired is None else whole.fired.to(fired.dtype)
+        missed = all_fired / (whole.rows * target_l0) - 1
+        return (2 * missed * (fired / target_l0 - rows) - rows * missed**2) / whole.rows
+
+    def pre_act_loss(self, x: Tensor, dead: Tensor, rows: int) -> Tensor:
+        """By how much the dead latents miss their thresholds: Σ relu(θ − z) over them and the rows of x, divided by
+        `rows`; scalar. x [b, d], dead [n].
+        """
+        z = nn.functional.linear(x, self.W_enc[dead], self.encoder_bias()[dead]).to(self.W_enc.dtype)
+        return (self.threshold[dead] - z).relu().sum() / rows
+
+    @torch.no_grad()
+    def after_optimizer_step(self) -> None:
+        """Beside the unit norm of the decoder: no threshold is below 0, so no latent is negative."""
+        super().after_optimizer_step()
+        self.threshold.clamp_min_(0)
+
+
+class _Jump(torch.autograd.Function):
+    """z [b, s], θ [s], ε → z · 1[z > θ] [b, s]."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, threshold: Tensor, bandwidth: float) -> Tensor:
+        ctx.save_for_backward(z, threshold)
+        ctx.bandwidth = bandwidth
+        return z * (z > threshold)
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        z, threshold = ctx.saved_tensors
+        near = (z - threshold).abs() < ctx.bandwidth / 2
+        return grad * (z > threshold), -threshold / ctx.bandwidth * (grad * near).sum(dim=0), None
+
+
+class _Fired(torch.autograd.Function):
+    """z [b, s], θ [s], ε → Σ 1[z > θ] over rows and latents, scalar."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, threshold: Tensor, bandwidth: float) -> Tensor:
+        near = ((z - threshold).abs() < bandwidth / 2).sum(dim=0).to(z.dtype)
+        ctx.save_for_backward(near / -bandwidth)
+        return (z > threshold).sum().to(z.dtype)
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor, None]:
+        (slope,) = ctx.saved_tensors
+        return None, grad * slope, None

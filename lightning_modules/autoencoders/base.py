@@ -7,7 +7,7 @@ sparse gradients, norms and resampling touch whole rows; an export transposes W_
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -61,6 +61,22 @@ class TrainingPass(NamedTuple):
     the batch."""
 
 
+class AuxiliaryLoss(Protocol):
+    """A loss that several variants have: a part of them, not a parent."""
+
+    def measured(
+        self, whole: WholeBatch, autoencoder: Autoencoder, x: Tensor, dead: Tensor | None, error: Tensor | None
+    ) -> WholeBatch:
+        """`whole` with what the loss divides by."""
+        ...
+
+    def terms(
+        self, autoencoder: Autoencoder, x: Tensor, error: Tensor, dead: Tensor | None, whole: WholeBatch
+    ) -> dict[str, LossTerm]:
+        """The loss under its name."""
+        ...
+
+
 class Autoencoder(nn.Module, ABC):
     """Template of every variant: x̂ = f(x) W_dec + b_dec.
 
@@ -74,6 +90,9 @@ class Autoencoder(nn.Module, ABC):
     rows_are_independent: ClassVar[bool] = True
     """Whether the latents of a row depend on that row alone. A variant that selects over the batch says False: its
     batches cannot be computed in parts."""
+
+    auxiliary: AuxiliaryLoss | None = None
+    """A loss that the variant shares with others; set in `__init__`."""
 
     W_enc: nn.Parameter
     b_enc: nn.Parameter
@@ -89,11 +108,10 @@ class Autoencoder(nn.Module, ABC):
     def encode(self, x: Tensor) -> Codes:
         """Latents of x [b, d]."""
 
-    @abstractmethod
     def sparsity_terms(
         self, x: Tensor, codes: Codes, error: Tensor, dead: Tensor | None, whole: WholeBatch
     ) -> dict[str, LossTerm]:
-        """The variant's loss terms beside the reconstruction.
+        """The variant's loss terms beside the reconstruction; those of its `auxiliary` by default.
 
         Args:
             x: [b, d], a batch or a part of one.
@@ -103,6 +121,7 @@ class Autoencoder(nn.Module, ABC):
             whole: what is measured over the whole batch. A term takes from here, never from x or codes, whatever is not
                 a sum over rows.
         """
+        return {} if self.auxiliary is None else self.auxiliary.terms(self, x, error, dead, whole)
 
     @torch.no_grad()
     def measure(self, x: Tensor, dead: Tensor | None = None, error: Tensor | None = None) -> WholeBatch:
@@ -113,7 +132,8 @@ class Autoencoder(nn.Module, ABC):
             dead: as in `sparsity_terms`.
             error: x − x̂, where it is known; a variant that needs it encodes x otherwise.
         """
-        return WholeBatch(x.shape[0], squared_error(x, self.mean))
+        whole = WholeBatch(x.shape[0], squared_error(x, self.mean))
+        return whole if self.auxiliary is None else self.auxiliary.measured(whole, self, x, dead, error)
 
     def check_settings(self) -> None:
         """Refuses settings that make no sense together.

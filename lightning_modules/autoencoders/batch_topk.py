@@ -7,7 +7,7 @@ from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, PositiveIn
 from torch import Tensor
 
 from lightning_modules.autoencoders.aux_k import AuxK
-from lightning_modules.autoencoders.base import Autoencoder, LossTerm, TrainingPass, WholeBatch
+from lightning_modules.autoencoders.base import Autoencoder, TrainingPass, WholeBatch
 from lightning_modules.autoencoders.topk import check_k
 from lightning_modules.functional import Codes, DenseCodes, SparseCodes, linear_batch_topk
 
@@ -53,7 +53,7 @@ class BatchTopK(Autoencoder):
     ) -> None:
         super().__init__(d_sae)
         self.k = k
-        self.aux_k = AuxK(aux_k_coefficient, k_aux)
+        self.auxiliary = AuxK(aux_k_coefficient, k_aux)
         self.threshold_decay = threshold_decay
 
     def check_settings(self) -> None:
@@ -85,12 +85,3 @@ class BatchTopK(Autoencoder):
         usable = least.isfinite()
         self.threshold.copy_(torch.where(usable, torch.lerp(self.threshold, least, weight.to(least)), self.threshold))
         self.batches_seen += usable
-
-    @torch.no_grad()
-    def measure(self, x: Tensor, dead: Tensor | None = None, error: Tensor | None = None) -> WholeBatch:
-        return self.aux_k.measured(super().measure(x, dead, error), self, x, dead, error)
-
-    def sparsity_terms(
-        self, x: Tensor, codes: Codes, error: Tensor, dead: Tensor | None, whole: WholeBatch
-    ) -> dict[str, LossTerm]:
-        return self.aux_k.terms(self, x, error, dead, whole)

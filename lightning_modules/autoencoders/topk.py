@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import torch
 from jsonargparse.typing import NonNegativeFloat, PositiveInt
 from torch import Tensor
 
 from lightning_modules.autoencoders.aux_k import AuxK
-from lightning_modules.autoencoders.base import Autoencoder, LossTerm, WholeBatch
-from lightning_modules.functional import Codes, SparseCodes, linear_topk
+from lightning_modules.autoencoders.base import Autoencoder
+from lightning_modules.functional import SparseCodes, linear_topk
 from run_store import UserError
 
 
@@ -44,7 +43,7 @@ class TopK(Autoencoder):
     ) -> None:
         super().__init__(d_sae)
         self.k = k
-        self.aux_k = AuxK(aux_k_coefficient, k_aux)
+        self.auxiliary = AuxK(aux_k_coefficient, k_aux)
 
     def check_settings(self) -> None:
         super().check_settings()
@@ -53,12 +52,3 @@ class TopK(Autoencoder):
     def encode(self, x: Tensor) -> SparseCodes:
         values, indices = linear_topk(x, self.W_enc, self.encoder_bias(), self.k)
         return SparseCodes(values, indices, self.d_sae)
-
-    @torch.no_grad()
-    def measure(self, x: Tensor, dead: Tensor | None = None, error: Tensor | None = None) -> WholeBatch:
-        return self.aux_k.measured(super().measure(x, dead, error), self, x, dead, error)
-
-    def sparsity_terms(
-        self, x: Tensor, codes: Codes, error: Tensor, dead: Tensor | None, whole: WholeBatch
-    ) -> dict[str, LossTerm]:
-        return self.aux_k.terms(self, x, error, dead, whole)

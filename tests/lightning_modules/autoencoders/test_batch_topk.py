@@ -39,7 +39,7 @@ def naive_terms(model, x, dead):
     terms = {"reconstruction": (x - reconstruction).square().sum() / (x - model.mean).square().sum()}
     error = (x - reconstruction).detach()
     f = pre_activations(model, x).relu()
-    k_aux = model.aux_k.k_aux or model.d_in // 2
+    k_aux = model.auxiliary.k_aux or model.d_in // 2
     kept = min(k_aux, len(dead))
     estimate = torch.zeros_like(x)
     for row in range(len(x)):

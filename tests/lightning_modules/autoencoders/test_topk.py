@@ -46,7 +46,7 @@ def naive_aux_k(model, x, dead):
     codes = naive_codes(model, x)
     error = (x - codes @ model.W_dec - model.b_dec).detach()
     z = ((x - model.b_dec) @ model.W_enc.T + model.b_enc).relu()
-    k_aux = model.aux_k.k_aux or model.d_in // 2
+    k_aux = model.auxiliary.k_aux or model.d_in // 2
     kept = min(k_aux, len(dead))
     estimate = torch.zeros_like(x)
     for row in range(len(x)):
@@ -77,7 +77,7 @@ def test_aux_k_costs_nothing_when_no_latent_is_dead():
 def test_aux_k_of_a_perfect_reconstruction_is_zero_and_so_is_its_gradient():
     model = built()
     x = torch.randn(4, 6, dtype=torch.float64)
-    loss = model.aux_k.loss(model, x, torch.zeros_like(x), torch.tensor([0, 1]), torch.zeros((), dtype=x.dtype))
+    loss = model.auxiliary.loss(model, x, torch.zeros_like(x), torch.tensor([0, 1]), torch.zeros((), dtype=x.dtype))
     assert loss == 0
     loss.backward()
     assert not any(parameter.grad.any() for parameter in (model.W_enc, model.W_dec, model.b_enc))

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -44,6 +45,8 @@ class Step(NamedTuple):
     """Scalar."""
     terms: dict[str, Tensor]
     """The loss terms before they are weighed, scalars by name."""
+    fvu: Tensor
+    """Scalar, of the reconstruction, whatever unit the loss is in."""
     firing_counts: Tensor
     """[s] int64: in how many rows each latent fired."""
 
@@ -54,7 +57,9 @@ class Batch:
 
     autoencoder: Autoencoder
     x: Tensor
-    """[b, d]."""
+    """[b, d_in]."""
+    y: Tensor
+    """[b, d_out]: what is reconstructed."""
     dead: Tensor | None
     """[n] numbers of the latents that count as dead, None when there are none."""
     total: Callable[[dict[str, LossTerm]], Tensor]
@@ -63,13 +68,25 @@ class Batch:
     """The precision that the forward was called in."""
 
     @classmethod
-    def of(cls, autoencoder: Autoencoder, x: Tensor, dead: Tensor | None, total: Callable[..., Tensor]) -> Batch:
-        """With the precision of the caller."""
+    def of(
+        cls,
+        autoencoder: Autoencoder,
+        x: Tensor,
+        dead: Tensor | None,
+        total: Callable[..., Tensor],
+        y: Tensor | None = None,
+    ) -> Batch:
+        """With the precision of the caller; y is x by default."""
         kind = x.device.type
         enabled, dtype = torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
         # no cache: a weight that is cast without a graph, for `measure`, would be used again where it needs one
         return cls(
-            autoencoder, x, dead, total, lambda: torch.autocast(kind, dtype, enabled=enabled, cache_enabled=False)
+            autoencoder,
+            x,
+            x if y is None else y,
+            dead,
+            total,
+            lambda: torch.autocast(kind, dtype, enabled=enabled, cache_enabled=False),
         )
 
     @property
@@ -77,31 +94,31 @@ class Batch:
         """In the order of the gradients."""
         return [parameter for parameter in self.autoencoder.parameters() if parameter.requires_grad]
 
-    def forward(self, x: Tensor, whole: WholeBatch | None) -> Step:
-        """Of the batch, or of a part x of it; the loss has its whole graph."""
-        result = self.autoencoder.training_pass(x, self.dead, whole)
+    def forward(self, x: Tensor, y: Tensor, whole: WholeBatch | None) -> Step:
+        """Of the batch, or of a part of it; the loss has its whole graph."""
+        result = self.autoencoder.training_pass(x, self.dead, whole, y)
         terms = {name: term.value.detach() for name, term in result.terms.items()}
-        return Step(self.total(result.terms), terms, result.codes.firing_counts())
+        return Step(self.total(result.terms), terms, result.fvu, result.codes.firing_counts())
 
     def in_parts(self, size: int, grad: Tensor) -> tuple[Step, list[Tensor]]:
         """The step and `grad` times its gradient, with no more than `size` rows in memory at once."""
-        parts = torch.split(self.x, size)
+        parts = list(zip(torch.split(self.x, size), torch.split(self.y, size), strict=True))
         with self.autocast(), torch.no_grad():
-            whole = self.autoencoder.measure(parts[0], self.dead)
-            for part in parts[1:]:
-                whole = whole.merged(self.autoencoder.measure(part, self.dead))
-        step, gradients = self._part(parts[0], whole, grad)
-        for part in parts[1:]:
-            other, other_gradients = self._part(part, whole, grad)
+            wholes = (self.autoencoder.measure(x, self.dead, None, y) for x, y in parts)
+            whole = reduce(WholeBatch.merged, wholes)
+        step, gradients = self._part(*parts[0], whole, grad)
+        for x, y in parts[1:]:
+            other, other_gradients = self._part(x, y, whole, grad)
             terms = {name: value + other.terms[name] for name, value in step.terms.items()}
-            step = Step(step.loss + other.loss, terms, step.firing_counts + other.firing_counts)
+            counts = step.firing_counts + other.firing_counts
+            step = Step(step.loss + other.loss, terms, step.fvu + other.fvu, counts)
             for gradient, other_gradient in zip(gradients, other_gradients, strict=True):
                 gradient += other_gradient
         return step, gradients
 
-    def _part(self, x: Tensor, whole: WholeBatch, grad: Tensor) -> tuple[Step, list[Tensor]]:
+    def _part(self, x: Tensor, y: Tensor, whole: WholeBatch, grad: Tensor) -> tuple[Step, list[Tensor]]:
         with self.autocast(), torch.enable_grad():
-            step = self.forward(x, whole)
+            step = self.forward(x, y, whole)
         gradients = gradients_of(step.loss, self.parameters, grad)
         return step._replace(loss=step.loss.detach()), gradients
 
@@ -233,7 +250,7 @@ class _Pending:
 
     def forward(self, size: int, loss_scale: Callable[[], float]) -> Step:
         if size >= self.batch.x.shape[0]:
-            step = self.batch.forward(self.batch.x, None)
+            step = self.batch.forward(self.batch.x, self.batch.y, None)
             self.loss = step.loss
         else:
             # at once, so that the parts' forward is not needed again; the same gradient serves every `grad` of backward

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import torch
 from jsonargparse.typing import NonNegativeFloat, PositiveInt
@@ -14,12 +14,13 @@ from torch.optim import Optimizer
 from typing_extensions import Self
 
 from datamodules.shards import ActivationBatch
+from lightning_modules.activation_source import ActivationSource
 from lightning_modules.autoencoders import Autoencoder, DatasetScale, LossTerm, Normalization
 from lightning_modules.checkpoint_files import as_one_file
+from lightning_modules.evaluation import Evaluation
 from lightning_modules.functional import Codes, geometric_median
 from lightning_modules.hyperparameters import keep_plain
 from lightning_modules.memory_guard import Batch, MemoryGuard, Step, memory_told
-from lightning_modules.metrics import FiringDensity, FractionOfVarianceUnexplained, summarize_density
 from lightning_modules.non_finite import (
     NonFiniteWatch,
     Place,
@@ -30,31 +31,12 @@ from lightning_modules.non_finite import (
     with_bad_gradient_if_bad,
 )
 from lightning_modules.schedules import WarmupDecay, steps_of
+from lightning_modules.sides import HookPointPair, Pair
 from run_store import UserError
 
 DEAD_AFTER_TOKENS = 10_000_000
 DEAD_AFTER_SHARE_OF_RUN = 1 / 8
 LOOK_BESIDE_A_SCALER_EVERY_N_STEPS = 50
-
-
-class ActivationSource(Protocol):
-    """What a SparseAutoencoding asks of the datamodule beside its loaders."""
-
-    batch_size: int
-    """Rows of a batch, over all ranks."""
-
-    @property
-    def shapes(self) -> dict[str, int]:
-        """Width d of each hook point of a batch."""
-        ...
-
-    def sample(self, rows: int) -> ActivationBatch:
-        """Always the same rows of the training split."""
-        ...
-
-    def describe_row(self, row: int) -> str:
-        """Where a row comes from, in words."""
-        ...
 
 
 class SparseAutoencoding(LightningModule):
@@ -81,7 +63,9 @@ class SparseAutoencoding(LightningModule):
         most_non_finite_in_a_row: more steps than this left out one after another stop the run.
         rows_at_once: rows of a batch that are computed at once from the start; by default the whole batch, until memory
             runs out. The gradient is the same.
-        d_in: width of the activations; asked of the data by default, saved with the checkpoint.
+        reconstruction_unit: what squared errors are divided by in the loss: the variance (fvu), so that coefficients
+            mean the same on every input scale, or the number of rows (mse), which some papers' are meant for.
+        shapes: names and widths of the hook points; asked of the data by default, saved with the checkpoint.
     """
 
     tokens_since_fired: Tensor
@@ -103,13 +87,15 @@ class SparseAutoencoding(LightningModule):
         non_finite: Policy = "stop",
         most_non_finite_in_a_row: PositiveInt = 10,
         rows_at_once: PositiveInt | None = None,
-        d_in: PositiveInt | None = None,
+        reconstruction_unit: Literal["fvu", "mse"] = "fvu",
+        shapes: dict[str, PositiveInt] | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
         keep_plain(self)
         self.autoencoder = autoencoder
-        self.normalization = DatasetScale() if normalization is None else normalization
+        self.autoencoder.reconstruction_unit = reconstruction_unit
+        self.one_normalization = DatasetScale() if normalization is None else normalization
         self.make_optimizer = optimizer
         self.make_lr_scheduler = lr_scheduler
         self.sparsity_warmup = sparsity_warmup
@@ -119,7 +105,9 @@ class SparseAutoencoding(LightningModule):
         self.memory = MemoryGuard(rows_at_once)
         self.non_finite = NonFiniteWatch(non_finite, most_non_finite_in_a_row)
         self._may_step = True
-        self.d_in = d_in
+        self._fired_in_step: Tensor | int = 0
+        self._rows_in_step = 0
+        self.shapes = shapes
 
     @property
     def data(self) -> ActivationSource:
@@ -145,36 +133,30 @@ class SparseAutoencoding(LightningModule):
         """Builds weights and metrics, once.
 
         Raises:
-            UserError: the width is unknown, or differs from what the data has.
+            UserError: the widths are unknown, differ from what the data has, or do not suit the wiring.
         """
-        d_in = self._resolve_width()
+        shapes = self._resolve_shapes()
         if hasattr(self, "tokens_since_fired"):
             return
-        self.d_in = self.hparams["d_in"] = d_in
-        self.autoencoder.build(d_in)
+        self.shapes = self.hparams["shapes"] = shapes
+        self.pair = HookPointPair(self.one_normalization, self.autoencoder.wiring, shapes)
+        self.autoencoder.build(self.pair.inputs, self.pair.outputs)
+        self.evaluation = Evaluation(self.pair.outputs, self.pair.reconstructed_names, self.autoencoder.d_sae)
         self.register_buffer("tokens_since_fired", torch.zeros(self.autoencoder.d_sae, dtype=torch.int64))
         self.register_buffer("tokens_seen", torch.zeros((), dtype=torch.int64))
         self.register_buffer("started", torch.zeros((), dtype=torch.bool))
-        self.fvu = FractionOfVarianceUnexplained(d_in)
-        self.firing = FiringDensity(self.autoencoder.d_sae)
 
-    def _resolve_width(self) -> int:
-        shapes: dict[str, int] = {} if self._trainer is None else self.data.shapes
-        if len(shapes) > 1:
+    def _resolve_shapes(self) -> dict[str, int]:
+        found = {} if self._trainer is None else {name: int(width) for name, width in self.data.shapes.items()}
+        known = None if self.shapes is None else {name: int(width) for name, width in self.shapes.items()}
+        if not found and known is None:
+            raise UserError("model.shapes is unknown: give it, or load a checkpoint that a training has saved")
+        if found and known and list(found.values()) != list(known.values()):
             raise UserError(
-                f"SparseAutoencoding reads one hook point and the data gives {len(shapes)}: "
-                f"name one of {', '.join(shapes)} in data.hook_points"
+                f"the autoencoder's weights are for {_in_words(known)} and the data has {_in_words(found)}: "
+                "use the data that the checkpoint was trained on, or leave model.shapes out"
             )
-        found = next(iter(shapes.values()), None)
-        if found is None and self.d_in is None:
-            raise UserError("model.d_in is unknown: give it, or load a checkpoint that a training has saved")
-        if None not in (found, self.d_in) and found != self.d_in:
-            raise UserError(
-                f"the autoencoder's weights are for d_in = {self.d_in} "
-                f"and the data's {next(iter(shapes))} has {found}: "
-                "use the data that the checkpoint was trained on, or leave model.d_in out"
-            )
-        return found or self.d_in  # type: ignore[return-value]
+        return known or found
 
     def on_fit_start(self) -> None:
         """Estimates the start values, unless a checkpoint has brought them.
@@ -189,7 +171,7 @@ class SparseAutoencoding(LightningModule):
             )
         self.memory.start()
         self.non_finite.start()
-        run_length = int(self.trainer.estimated_stepping_batches)
+        self._run_length = run_length = int(self.trainer.estimated_stepping_batches)
         self._sparsity_warmup_steps = steps_of(self.sparsity_warmup, run_length)
         self._dead_after = self.dead_after_tokens or self._default_dead_window(run_length)
         if not self.started:
@@ -202,23 +184,25 @@ class SparseAutoencoding(LightningModule):
     @torch.no_grad()
     def _start_from_data(self) -> None:
         sample = self.data.sample(self.sample_rows)
-        x = sample.activations[0].to(self.device)
-        for row in bad_rows(x)[:1]:
-            raise stored_badly(self.data.describe_row(int(sample.rows[row])))
-        self.normalization.fit(x)
-        x = self.normalization(x).x
-        mean = x.mean(dim=0)
-        self.autoencoder.start_from_data(mean if self.center == "mean" else geometric_median(x), mean)
+        activations = [part.to(self.device) for part in sample.activations]
+        for part in activations:
+            for row in bad_rows(part)[:1]:
+                raise stored_badly(self.data.describe_row(int(sample.rows[row])))
+        self.pair.fit(activations)
+        y = self.pair(activations).y
+        mean = y.mean(dim=0)
+        self.autoencoder.start_from_data(mean if self.center == "mean" else geometric_median(y), mean)
         self.started.fill_(True)
 
     # ---- training
 
     def training_step(self, batch: ActivationBatch, batch_idx: int) -> Tensor:
-        x = self.normalization(batch.activations[0]).x
-        step = self.memory.step(Batch.of(self.autoencoder, x, self.dead_latents(), self._total), self._loss_scale)
+        pair: Pair = self.pair(batch.activations)
+        parts = Batch.of(self.autoencoder, pair.x, self.dead_latents(), self._total, pair.y)
+        step = self.memory.step(parts, self._loss_scale)
         self.non_finite.see(step.loss, batch)
-        self._count_tokens(step.firing_counts, x.shape[0])
-        self._log_step(step, x.shape[0])
+        self._count_tokens(step.firing_counts, pair.x.shape[0])
+        self._log_step(step, pair.x.shape[0])
         return with_bad_gradient_if_bad(step.loss)
 
     def _total(self, terms: dict[str, LossTerm]) -> Tensor:
@@ -230,13 +214,14 @@ class SparseAutoencoding(LightningModule):
         """Adds this batch, on every rank, to the counters: they count tokens, so accumulation and world size do not
         change what dead means.
         """
-        fired = firing_counts > 0
         if self.trainer.world_size > 1:
-            fired = torch.as_tensor(self.all_gather(fired)).any(dim=0)
+            firing_counts = torch.as_tensor(self.all_gather(firing_counts)).sum(dim=0)
             rows *= self.trainer.world_size
         self.tokens_seen += rows
         self.tokens_since_fired += rows
-        self.tokens_since_fired[fired] = 0
+        self.tokens_since_fired[firing_counts > 0] = 0
+        self._fired_in_step = self._fired_in_step + firing_counts.sum()
+        self._rows_in_step += rows
 
     def dead_latents(self) -> Tensor | None:
         """[n] numbers of the latents that have not fired for `dead_after_tokens`; None when there are none."""
@@ -248,7 +233,9 @@ class SparseAutoencoding(LightningModule):
         self.log("train/loss", step.loss.detach())
         for name, value in step.terms.items():
             self.log(f"train/loss_{name}", value)
-        self.log("train/fvu", step.terms["reconstruction"], prog_bar=True)
+        for name, value in self.autoencoder.gauges().items():
+            self.log(f"train/{name}", value)
+        self.log("train/fvu", step.fvu, prog_bar=True)
         self.log("train/l0", step.firing_counts.sum() / rows, prog_bar=True)
         self.log("train/dead", dead, prog_bar=True)
         self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"])
@@ -301,6 +288,9 @@ class SparseAutoencoding(LightningModule):
             super().optimizer_step(*args, **kwargs)
         if self._may_step:
             self.autoencoder.after_optimizer_step()
+            l0 = torch.as_tensor(self._fired_in_step, device=self.device) / max(1, self._rows_in_step)
+            self.autoencoder.observe(l0, min(1.0, (self.global_step + 1) / self._run_length))
+        self._fired_in_step, self._rows_in_step = 0, 0
 
     def on_train_end(self) -> None:
         self.non_finite.look_back()
@@ -356,19 +346,24 @@ class SparseAutoencoding(LightningModule):
 
     # ---- evaluation
 
-    def forward(self, activations: Tensor) -> tuple[Codes, Tensor]:
-        """Codes and reconstruction of activations [b, d], the reconstruction on the scale of the input."""
-        normalized = self.normalization(activations)
-        codes, reconstruction = self.autoencoder(normalized.x)
-        return codes, normalized.undo(reconstruction)
+    def forward(self, *activations: Tensor) -> tuple[Codes, tuple[Tensor, ...]]:
+        """Codes, and the reconstruction of every hook point that is reconstructed, on the scale of the activations.
+
+        Args:
+            *activations: [b, d] a hook point, in the order of `shapes`.
+        """
+        pair: Pair = self.pair(activations)
+        codes, reconstruction = self.autoencoder(pair.x)
+        return codes, pair.undo(reconstruction)
 
     def validation_step(self, batch: ActivationBatch, batch_idx: int) -> dict[str, Any]:
         """Updates the metrics; codes and rows go on to the callbacks."""
-        activations = batch.activations[0]
         with memory_told("a batch was measured"):
-            codes, reconstruction = self(activations)
-            self.fvu.update(activations, reconstruction)
-            self.firing.update(codes)
+            pair: Pair = self.pair(batch.activations)
+            codes, reconstruction = self.autoencoder(pair.x)
+            targets = [batch.activations[place] for place in self.pair.sides.reconstructed]
+            ablated = pair.undo(self.autoencoder.without_latents(pair.x))
+            self.evaluation.update(codes, targets, pair.undo(reconstruction), ablated)
         return {"codes": codes, "rows": batch.rows}
 
     def test_step(self, batch: ActivationBatch, batch_idx: int) -> dict[str, Any]:
@@ -382,8 +377,10 @@ class SparseAutoencoding(LightningModule):
         self._log_evaluation("test")
 
     def _log_evaluation(self, stage: str) -> None:
-        fvu, self.firing_density = self.fvu.compute(), self.firing.compute()
-        scores = {"fvu": fvu, "explained_variance": 1 - fvu, **summarize_density(self.firing_density)}
-        self.log_dict({f"{stage}/{name}": value for name, value in scores.items()})
-        self.fvu.reset()
-        self.firing.reset()
+        self.firing_density = self.evaluation.density()
+        self.log_dict({f"{stage}/{name}": value for name, value in self.evaluation.scores().items()})
+        self.evaluation.reset()
+
+
+def _in_words(shapes: dict[str, int]) -> str:
+    return ", ".join(f"{name} of width {width}" for name, width in shapes.items())

@@ -12,10 +12,12 @@ from lightning_modules.autoencoders.normalization import (
 )
 from lightning_modules.autoencoders.relu import ReLU
 from lightning_modules.autoencoders.topk import TopK
+from lightning_modules.autoencoders.wiring import Autoencoding, Revival, Sides, Wiring
 
 __all__ = [
     "AbsTopK",
     "Autoencoder",
+    "Autoencoding",
     "BatchTopK",
     "DatasetScale",
     "Gated",
@@ -26,7 +28,10 @@ __all__ = [
     "Normalization",
     "Normalized",
     "ReLU",
+    "Revival",
+    "Sides",
     "TopK",
     "TrainingPass",
     "WholeBatch",
+    "Wiring",
 ]

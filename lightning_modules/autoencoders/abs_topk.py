@@ -9,6 +9,7 @@ from torch import Tensor
 from lightning_modules.autoencoders.aux_k import AuxK
 from lightning_modules.autoencoders.base import Autoencoder
 from lightning_modules.autoencoders.topk import check_k
+from lightning_modules.autoencoders.wiring import Wiring
 from lightning_modules.functional import SparseCodes, linear_topk
 
 
@@ -23,6 +24,7 @@ class AbsTopK(Autoencoder):
         k: latents kept for each row.
         aux_k_coefficient: weight of the AuxK loss; 0 leaves it out.
         k_aux: how many dead latents reconstruct the error; d_in / 2 by default.
+        wiring: what is read and what is reconstructed; one hook point for both by default.
     """
 
     def __init__(
@@ -31,8 +33,9 @@ class AbsTopK(Autoencoder):
         k: PositiveInt = 32,
         aux_k_coefficient: NonNegativeFloat = 1 / 32,
         k_aux: PositiveInt | None = None,
+        wiring: Wiring | None = None,
     ) -> None:
-        super().__init__(d_sae)
+        super().__init__(d_sae, wiring)
         self.k = k
         self.auxiliary = AuxK(aux_k_coefficient, k_aux, signed=True)
 

@@ -29,12 +29,18 @@ class AuxK:
     """Whether latents have a sign: the k_aux with the largest |z|, with their sign, instead of relu(z)."""
 
     def measured(
-        self, whole: WholeBatch, autoencoder: Autoencoder, x: Tensor, dead: Tensor | None, error: Tensor | None
+        self,
+        whole: WholeBatch,
+        autoencoder: Autoencoder,
+        x: Tensor,
+        y: Tensor,
+        dead: Tensor | None,
+        error: Tensor | None,
     ) -> WholeBatch:
         """`whole` with what the term divides by; the arguments are those of `Autoencoder.measure`."""
         if dead is None or self.coefficient == 0:
             return whole
-        return whole._replace(error=Spread.of(x - autoencoder(x)[1] if error is None else error))
+        return whole._replace(error=Spread.of(y - autoencoder(x)[1] if error is None else error))
 
     def terms(
         self, autoencoder: Autoencoder, x: Tensor, error: Tensor, dead: Tensor | None, whole: WholeBatch
@@ -47,8 +53,8 @@ class AuxK:
         return {"aux_k": LossTerm(self.loss(autoencoder, x, error, dead, whole.error.squares), self.coefficient)}
 
     def loss(self, autoencoder: Autoencoder, x: Tensor, error: Tensor, dead: Tensor, variance: Tensor) -> Tensor:
-        """How badly the dead latents reconstruct the error, scalar; x, error [b, d]; dead [n], n ≥ 1; variance is
-        ‖e − ē‖² over the whole batch.
+        """How badly the dead latents reconstruct the error, scalar; x [b, d_in]; error [b, d_out]; dead [n], n ≥ 1;
+        variance is ‖e − ē‖² over the whole batch.
         """
         k_aux = self.k_aux or max(1, autoencoder.d_in // 2)
         kept = min(k_aux, dead.numel())

@@ -1,18 +1,21 @@
 """What every sparse autoencoder shares: its weights, their start, the unit-norm decoder and the reconstruction term.
 
-Shapes: b rows of a batch, d = d_in, s = d_sae. Weights keep one row a latent, W_enc [s, d] and W_dec [s, d], so that
-sparse gradients, norms and resampling touch whole rows; an export transposes W_enc where a format asks for [d, s].
+Shapes: b rows of a batch, s = d_sae. x [b, d_in] is read and y [b, d_out] reconstructed; an autoencoder's y is x.
+Weights keep one row a latent, W_enc [s, d_in] and W_dec [s, d_out], so that sparse gradients, norms and resampling
+touch whole rows; an export transposes W_enc where a format asks for [d_in, s].
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, NamedTuple, Protocol
+from collections.abc import Sequence
+from typing import ClassVar, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from lightning_modules.functional import Codes, Spread, fraction_of_variance_unexplained, squared_error
+from lightning_modules.autoencoders.wiring import Autoencoding, Wiring
+from lightning_modules.functional import Codes, Spread, squared_error
 from run_store import UserError
 
 
@@ -21,8 +24,8 @@ class LossTerm(NamedTuple):
 
     value: Tensor
     """Scalar, as it is reported."""
-    weight: float
-    """What it is multiplied by in the total."""
+    weight: float | Tensor
+    """What it is multiplied by in the total; a tensor without a graph where a controller moves it."""
     warms_up: bool = False
     """Whether the weight rises from 0 with the sparsity schedule."""
 
@@ -37,7 +40,9 @@ class WholeBatch(NamedTuple):
 
     rows: int
     variance: Tensor
-    """Scalar, Σ‖x − mean‖²: what FVU divides by."""
+    """Scalar, Σ‖y − mean‖²: what FVU divides by."""
+    unit: Tensor
+    """Scalar, what squared errors are divided by in the loss: the variance, or the number of rows."""
     error: Spread | None = None
     """How the reconstruction errors spread, where a term divides by that."""
     fired: Tensor | None = None
@@ -47,7 +52,7 @@ class WholeBatch(NamedTuple):
         """Of the rows of both."""
         error = None if self.error is None or other.error is None else self.error.merged(other.error)
         fired = None if self.fired is None or other.fired is None else self.fired + other.fired
-        return WholeBatch(self.rows + other.rows, self.variance + other.variance, error, fired)
+        return WholeBatch(self.rows + other.rows, self.variance + other.variance, self.unit + other.unit, error, fired)
 
 
 class TrainingPass(NamedTuple):
@@ -55,17 +60,24 @@ class TrainingPass(NamedTuple):
 
     codes: Codes
     reconstruction: Tensor
-    """[b, d]."""
+    """[b, d_out]."""
     terms: dict[str, LossTerm]
-    """By name; `reconstruction` is always among them, in units of FVU. Those of the parts of a batch add up to those of
-    the batch."""
+    """By name; `reconstruction` is always among them. Those of the parts of a batch add up to those of the batch."""
+    fvu: Tensor
+    """Scalar, without a graph: the reconstruction's FVU, whatever unit the loss is in."""
 
 
 class AuxiliaryLoss(Protocol):
     """A loss that several variants have: a part of them, not a parent."""
 
     def measured(
-        self, whole: WholeBatch, autoencoder: Autoencoder, x: Tensor, dead: Tensor | None, error: Tensor | None
+        self,
+        whole: WholeBatch,
+        autoencoder: Autoencoder,
+        x: Tensor,
+        y: Tensor,
+        dead: Tensor | None,
+        error: Tensor | None,
     ) -> WholeBatch:
         """`whole` with what the loss divides by."""
         ...
@@ -78,21 +90,30 @@ class AuxiliaryLoss(Protocol):
 
 
 class Autoencoder(nn.Module, ABC):
-    """Template of every variant: x̂ = f(x) W_dec + b_dec.
+    """Template of every variant: ŷ = f(x) W_dec + b_dec, with y = x unless the wiring says otherwise.
 
-    An instance first holds settings alone; `build` makes the weights once the data has told d_in. A variant says how it
-    encodes and which loss terms it adds.
+    An instance first holds settings alone; `build` makes the weights once the data has told the widths. A variant says
+    how it encodes and which loss terms it adds.
 
     Args:
         d_sae: number of latents.
+        wiring: what is read and what is reconstructed; one hook point for both by default.
     """
 
     rows_are_independent: ClassVar[bool] = True
     """Whether the latents of a row depend on that row alone. A variant that selects over the batch says False: its
     batches cannot be computed in parts."""
 
+    encodes_by_pre_activations: ClassVar[bool] = False
+    """Whether `encode` asks for all pre-activations through `pre_activations`, as a wiring needs that does not multiply
+    all of x with all of W_enc."""
+
     auxiliary: AuxiliaryLoss | None = None
     """A loss that the variant shares with others; set in `__init__`."""
+
+    reconstruction_unit: Literal["fvu", "mse"] = "fvu"
+    """Unit of squared errors in the loss: their share of the variance, so that coefficients mean the same on every
+    input scale, or their sum over d_out and mean over rows."""
 
     W_enc: nn.Parameter
     b_enc: nn.Parameter
@@ -100,23 +121,31 @@ class Autoencoder(nn.Module, ABC):
     b_dec: nn.Parameter
     mean: Tensor
 
-    def __init__(self, d_sae: int) -> None:
+    def __init__(self, d_sae: int, wiring: Wiring | None = None) -> None:
         super().__init__()
         self.d_sae = d_sae
+        self.wiring = Autoencoding() if wiring is None else wiring
 
     @abstractmethod
     def encode(self, x: Tensor) -> Codes:
-        """Latents of x [b, d]."""
+        """Latents of x [b, d_in]."""
+
+    def reconstruction_terms(
+        self, x: Tensor, y: Tensor, codes: Codes, reconstruction: Tensor, whole: WholeBatch
+    ) -> dict[str, LossTerm]:
+        """How far the reconstruction [b, d_out] is from y [b, d_out]; `reconstruction` is always among the terms."""
+        return {"reconstruction": LossTerm(squared_error(y, reconstruction) / whole.unit, 1.0)}
 
     def sparsity_terms(
-        self, x: Tensor, codes: Codes, error: Tensor, dead: Tensor | None, whole: WholeBatch
+        self, x: Tensor, y: Tensor, codes: Codes, error: Tensor, dead: Tensor | None, whole: WholeBatch
     ) -> dict[str, LossTerm]:
         """The variant's loss terms beside the reconstruction; those of its `auxiliary` by default.
 
         Args:
-            x: [b, d], a batch or a part of one.
+            x: [b, d_in], a batch or a part of one.
+            y: [b, d_out], what is reconstructed.
             codes: the latents of x.
-            error: [b, d] what the reconstruction misses, x − x̂, detached.
+            error: [b, d_out] what the reconstruction misses, y − ŷ, detached.
             dead: [n] numbers of the latents that count as dead now, None when there are none.
             whole: what is measured over the whole batch. A term takes from here, never from x or codes, whatever is not
                 a sum over rows.
@@ -124,16 +153,22 @@ class Autoencoder(nn.Module, ABC):
         return {} if self.auxiliary is None else self.auxiliary.terms(self, x, error, dead, whole)
 
     @torch.no_grad()
-    def measure(self, x: Tensor, dead: Tensor | None = None, error: Tensor | None = None) -> WholeBatch:
-        """What the loss terms divide by, for x [b, d]; those of parts are to be merged.
+    def measure(
+        self, x: Tensor, dead: Tensor | None = None, error: Tensor | None = None, y: Tensor | None = None
+    ) -> WholeBatch:
+        """What the loss terms divide by, for x [b, d_in]; those of parts are to be merged.
 
         Args:
-            x: [b, d].
+            x: [b, d_in].
             dead: as in `sparsity_terms`.
-            error: x − x̂, where it is known; a variant that needs it encodes x otherwise.
+            error: y − ŷ, where it is known; a variant that needs it encodes x otherwise.
+            y: [b, d_out] what is reconstructed; x by default.
         """
-        whole = WholeBatch(x.shape[0], squared_error(x, self.mean))
-        return whole if self.auxiliary is None else self.auxiliary.measured(whole, self, x, dead, error)
+        y = x if y is None else y
+        variance = squared_error(y, self.mean)
+        unit = variance if self.reconstruction_unit == "fvu" else variance.new_tensor(float(len(y)))
+        whole = WholeBatch(len(y), variance, unit)
+        return whole if self.auxiliary is None else self.auxiliary.measured(whole, self, x, y, dead, error)
 
     def check_settings(self) -> None:
         """Refuses settings that make no sense together.
@@ -143,63 +178,113 @@ class Autoencoder(nn.Module, ABC):
         """
         if self.d_sae < 1:
             raise UserError(f"d_sae is {self.d_sae}: a dictionary needs at least 1 latent")
+        variant, wiring = type(self).__name__, type(self.wiring).__name__
+        if self.shares_directions and not self.wiring.same_space:
+            raise UserError(
+                f"{variant} encodes and decodes with the same directions, and {wiring} reconstructs another hook point "
+                "than it reads: take another autoencoder or another wiring"
+            )
+        if self.wiring.needs_pre_activations and not self.encodes_by_pre_activations:
+            raise UserError(f"{variant} cannot be wired as {wiring}: take JumpReLU, ReLU or Gated")
 
-    def build(self, d_in: int) -> None:
-        """Makes the weights for inputs of width d_in. Rows of W_dec are random unit vectors, W_enc = W_dec, biases are
-        0.
+    def build(self, inputs: int | Sequence[int], outputs: int | Sequence[int] | None = None) -> None:
+        """Makes the weights. Rows of W_dec are random unit vectors, W_enc = W_dec, biases are 0, unless the wiring
+        starts otherwise.
+
+        Args:
+            inputs: widths of the hook points that are read.
+            outputs: widths of those that are reconstructed; the same by default.
 
         Raises:
             UserError: a setting is impossible.
         """
         self.check_settings()
-        self.W_dec = nn.Parameter(nn.functional.normalize(torch.randn(self.d_sae, d_in), dim=1))
-        self.W_enc = nn.Parameter(self.W_dec.detach().clone())
+        inputs = (inputs,) if isinstance(inputs, int) else tuple(inputs)
+        outputs = inputs if outputs is None else (outputs,) if isinstance(outputs, int) else tuple(outputs)
+        self.wiring.build(inputs, outputs)
+        W_enc, W_dec = self.wiring.start(self.d_sae)
+        self.W_enc, self.W_dec = nn.Parameter(W_enc), nn.Parameter(W_dec)
         self.b_enc = nn.Parameter(torch.zeros(self.d_sae))
-        self.b_dec = nn.Parameter(torch.zeros(d_in))
-        self.register_buffer("mean", torch.zeros(d_in))
+        self.b_dec = nn.Parameter(torch.zeros(sum(outputs)))
+        self.register_buffer("mean", torch.zeros(sum(outputs)))
+        self.build_own()
+
+    def build_own(self) -> None:
+        """Makes the variant's own parameters and buffers; those of all variants are there."""
+
+    @property
+    def shares_directions(self) -> bool:
+        """Whether encoder and decoder have the same directions, so that only x itself can be reconstructed."""
+        return False
 
     @property
     def d_in(self) -> int:
-        """Width of the inputs; known after `build`."""
-        return self.W_dec.shape[1]
+        """Width of x; known after `build`."""
+        return sum(self.wiring.inputs)
+
+    @property
+    def d_out(self) -> int:
+        """Width of y; known after `build`."""
+        return sum(self.wiring.outputs)
 
     @torch.no_grad()
     def start_from_data(self, center: Tensor, mean: Tensor) -> None:
-        """Sets b_dec to `center` and remembers the inputs' `mean`, both [d]: the mean is what FVU is measured
+        """Sets b_dec to `center` and remembers the `mean` of y, both [d_out]: the mean is what FVU is measured
         against.
         """
         self.b_dec.copy_(center)
         self.mean.copy_(mean)
 
     def encoder_bias(self) -> Tensor:
-        """b_enc − W_enc b_dec [s], so that (x − b_dec) W_encᵀ + b_enc needs no centred copy of x and the gradient of
-        b_dec through the encoder is one matrix–vector product instead of a GEMM."""
-        return self.b_enc - self.W_enc @ self.b_dec
+        """[s], such that pre-activations are x W_encᵀ + it."""
+        return self.wiring.encoder_bias(self.W_enc, self.b_enc, self.b_dec)
 
-    def decode(self, codes: Codes) -> Tensor:
-        """x̂ [b, d]."""
-        return codes.decode(self.W_dec) + self.b_dec
+    def pre_activations(self, x: Tensor) -> Tensor:
+        """z [b, s] of x [b, d_in], in the weights' dtype."""
+        return self.wiring.project(x, self.W_enc, self.encoder_bias()).to(self.W_enc.dtype)
+
+    def weighed(self, values: Tensor) -> Tensor:
+        """Latents [b, s] as a penalty counts them: times the norms of their decoder rows, where these are not 1."""
+        norms = self.wiring.decoder_norms(self.W_dec)
+        return values if norms is None else values * norms
+
+    def without_latents(self, x: Tensor) -> Tensor:
+        """ŷ when every latent is 0: [b, d_out]."""
+        skipped = self.wiring.skip(x)
+        return self.b_dec.expand(len(x), -1) if skipped is None else self.b_dec + skipped
+
+    def decode(self, codes: Codes, x: Tensor) -> Tensor:
+        """ŷ [b, d_out]; x [b, d_in] is what the codes are of, for wirings that let some of it past the latents."""
+        reconstruction = self.wiring.decode(codes, self.W_dec) + self.b_dec
+        skipped = self.wiring.skip(x)
+        return reconstruction if skipped is None else reconstruction + skipped
 
     def forward(self, x: Tensor) -> tuple[Codes, Tensor]:
-        """Latents and reconstruction of x [b, d]."""
+        """Latents and reconstruction of x [b, d_in]."""
         codes = self.encode(x)
-        return codes, self.decode(codes)
+        return codes, self.decode(codes, x)
 
-    def training_pass(self, x: Tensor, dead: Tensor | None = None, whole: WholeBatch | None = None) -> TrainingPass:
-        """Latents, reconstruction and every loss term of x [b, d].
+    def training_pass(
+        self, x: Tensor, dead: Tensor | None = None, whole: WholeBatch | None = None, y: Tensor | None = None
+    ) -> TrainingPass:
+        """Latents, reconstruction and every loss term of x [b, d_in].
 
         Args:
             x: a batch, or a part of one.
             dead: as in `sparsity_terms`.
             whole: what `measure` says of the batch that x is a part of; by default x is all of it.
+            y: [b, d_out] what is reconstructed; x by default.
         """
+        y = x if y is None else y
         codes, reconstruction = self(x)
-        error = (x - reconstruction).detach()
+        error = (y - reconstruction).detach()
         if whole is None:
-            whole = self.measure(x, dead, error)
-        fvu = fraction_of_variance_unexplained(x, reconstruction, whole.variance)
-        terms = {"reconstruction": LossTerm(fvu, 1.0), **self.sparsity_terms(x, codes, error, dead, whole)}
-        return TrainingPass(codes, reconstruction, terms)
+            whole = self.measure(x, dead, error, y)
+        terms = {
+            **self.reconstruction_terms(x, y, codes, reconstruction, whole),
+            **self.sparsity_terms(x, y, codes, error, dead, whole),
+        }
+        return TrainingPass(codes, reconstruction, terms, error.square().sum() / whole.variance)
 
     @torch.no_grad()
     def before_optimizer_step(self) -> None:
@@ -207,10 +292,48 @@ class Autoencoder(nn.Module, ABC):
         those of the directions alone.
         """
         grad = self.W_dec.grad
-        if grad is not None:
+        if grad is not None and self.wiring.unit_norm:
             grad.sub_((grad * self.W_dec).sum(dim=1, keepdim=True) * self.W_dec)
 
     @torch.no_grad()
     def after_optimizer_step(self) -> None:
         """Brings every decoder row back to unit norm."""
-        self.W_dec.div_(torch.linalg.vector_norm(self.W_dec, dim=1, keepdim=True).clamp_min(1e-12))
+        if self.wiring.unit_norm:
+            self.W_dec.div_(torch.linalg.vector_norm(self.W_dec, dim=1, keepdim=True).clamp_min(1e-12))
+
+    def observe(self, l0: Tensor, done: float) -> None:
+        """Told after every optimiser step, for variants that steer themselves by what has come of it.
+
+        Args:
+            l0: scalar, the mean L0 of the step's rows over all ranks, on the weights' device.
+            done: the share of the run that is done, in (0, 1].
+        """
+
+    def gauges(self) -> dict[str, Tensor]:
+        """Scalars by name that are worth a curve beside the losses, such as a threshold."""
+        return {}
+
+    def latent_parameters(self) -> dict[str, nn.Parameter]:
+        """Parameters with one row a latent, by name: what a latent that is started anew takes along."""
+        named = {name: getattr(self, name) for name in ("W_enc", "b_enc", "W_dec")}
+        return {name: parameter for name, parameter in named.items() if parameter is not None}
+
+    @torch.no_grad()
+    def revive(self, latents: Tensor, x: Tensor, error: Tensor) -> None:
+        """Starts dead latents anew, each towards a row that is reconstructed badly (Bricken et al. 2023): encoder rows
+        become a fifth as long as those of the others are on average, biases 0.
+
+        Args:
+            latents: [n] their numbers.
+            x: [n, d_in] the rows.
+            error: [n, d_out] y − ŷ of the rows.
+        """
+        others = torch.ones(self.d_sae, dtype=torch.bool, device=latents.device).index_fill_(0, latents, False)
+        norms = torch.linalg.vector_norm(self.W_enc[others], dim=1)
+        length = norms.mean() if len(norms) else norms.new_ones(())
+        new = self.wiring.revival(x, error, self.b_dec)
+        self.W_dec[latents] = new.decoder.to(self.W_dec)
+        if not self.shares_directions:
+            self.W_enc[latents] = (0.2 * length * new.encoder).to(self.W_enc)
+        if self.b_enc is not None:
+            self.b_enc[latents] = 0

@@ -9,6 +9,7 @@ from torch import Tensor
 from lightning_modules.autoencoders.aux_k import AuxK
 from lightning_modules.autoencoders.base import Autoencoder, TrainingPass, WholeBatch
 from lightning_modules.autoencoders.topk import check_k
+from lightning_modules.autoencoders.wiring import Wiring
 from lightning_modules.functional import Codes, DenseCodes, SparseCodes, linear_batch_topk
 
 STEPS_PER_WINDOW = 10
@@ -36,6 +37,7 @@ class BatchTopK(Autoencoder):
         aux_k_coefficient: weight of the AuxK loss; 0 leaves it out.
         k_aux: how many dead latents reconstruct the error; d_in / 2 by default.
         threshold_decay: how much of θ the next batch leaves, once the run is long enough.
+        wiring: what is read and what is reconstructed; one hook point for both by default.
     """
 
     rows_are_independent = False
@@ -50,8 +52,9 @@ class BatchTopK(Autoencoder):
         aux_k_coefficient: NonNegativeFloat = 1 / 32,
         k_aux: PositiveInt | None = None,
         threshold_decay: ClosedUnitInterval = 0.999,
+        wiring: Wiring | None = None,
     ) -> None:
-        super().__init__(d_sae)
+        super().__init__(d_sae, wiring)
         self.k = k
         self.auxiliary = AuxK(aux_k_coefficient, k_aux)
         self.threshold_decay = threshold_decay
@@ -60,19 +63,20 @@ class BatchTopK(Autoencoder):
         super().check_settings()
         check_k(self.k, self.d_sae)
 
-    def build(self, d_in: int) -> None:
-        super().build(d_in)
+    def build_own(self) -> None:
         self.register_buffer("threshold", torch.zeros(()))
         self.register_buffer("batches_seen", torch.zeros((), dtype=torch.int64))
 
     def encode(self, x: Tensor) -> Codes:
         if self.training:
             return SparseCodes(*linear_batch_topk(x, self.W_enc, self.encoder_bias(), self.k), self.d_sae)
-        z = torch.nn.functional.linear(x, self.W_enc, self.encoder_bias()).to(self.W_enc.dtype)
+        z = self.pre_activations(x)
         return DenseCodes(z * (z > self.threshold))
 
-    def training_pass(self, x: Tensor, dead: Tensor | None = None, whole: WholeBatch | None = None) -> TrainingPass:
-        result = super().training_pass(x, dead, whole)
+    def training_pass(
+        self, x: Tensor, dead: Tensor | None = None, whole: WholeBatch | None = None, y: Tensor | None = None
+    ) -> TrainingPass:
+        result = super().training_pass(x, dead, whole, y)
         if self.training:
             self.follow(result.codes.values)
         return result

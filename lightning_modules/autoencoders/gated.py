@@ -9,7 +9,8 @@ from jsonargparse.typing import NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 
 from lightning_modules.autoencoders.base import Autoencoder, LossTerm, WholeBatch
-from lightning_modules.functional import Codes, DenseCodes, fraction_of_variance_unexplained
+from lightning_modules.autoencoders.wiring import Wiring
+from lightning_modules.functional import Codes, DenseCodes, squared_error
 
 
 class Gated(Autoencoder):
@@ -28,38 +29,38 @@ class Gated(Autoencoder):
     Args:
         d_sae: number of latents.
         l1_coefficient: weight of the penalty; more makes codes sparser.
+        wiring: what is read and what is reconstructed; one hook point for both by default.
     """
 
     r_mag: nn.Parameter
     b_mag: nn.Parameter
 
-    def __init__(self, d_sae: PositiveInt, l1_coefficient: NonNegativeFloat = 0.01) -> None:
-        super().__init__(d_sae)
+    def __init__(
+        self, d_sae: PositiveInt, l1_coefficient: NonNegativeFloat = 0.01, wiring: Wiring | None = None
+    ) -> None:
+        super().__init__(d_sae, wiring)
         self.l1_coefficient = l1_coefficient
 
-    def build(self, d_in: int) -> None:
-        super().build(d_in)
+    def build_own(self) -> None:
         self.r_mag = nn.Parameter(torch.zeros(self.d_sae))
         self.b_mag = nn.Parameter(torch.zeros(self.d_sae))
 
     def encode(self, x: Tensor) -> DenseCodes:
         # both maps share one GEMM
-        projected = nn.functional.linear(x, self.W_enc, -self.W_enc @ self.b_dec).to(self.W_enc.dtype)
+        centering = self.wiring.encoder_bias(self.W_enc, torch.zeros_like(self.b_enc), self.b_dec)
+        projected = self.wiring.project(x, self.W_enc, centering).to(self.W_enc.dtype)
         gate = projected + self.b_enc
         magnitude = (projected * self.r_mag.exp() + self.b_mag).relu()
         return DenseCodes(magnitude * (gate > 0), gate if torch.is_grad_enabled() else None)
 
     def sparsity_terms(
-        self, x: Tensor, codes: Codes, error: Tensor, dead: Tensor | None, whole: WholeBatch
+        self, x: Tensor, y: Tensor, codes: Codes, error: Tensor, dead: Tensor | None, whole: WholeBatch
     ) -> dict[str, LossTerm]:
         assert isinstance(codes, DenseCodes)
-        gate = self._gate(x) if codes.pre_activations is None else codes.pre_activations
+        gate = self.pre_activations(x) if codes.pre_activations is None else codes.pre_activations
         opened = gate.relu()
-        reconstruction = opened @ self.W_dec.detach() + self.b_dec.detach()
+        reconstruction = self.wiring.decode(DenseCodes(opened), self.W_dec.detach()) + self.without_latents(x).detach()
         return {
-            "l1": LossTerm(opened.sum() / whole.rows, self.l1_coefficient, warms_up=True),
-            "gate": LossTerm(fraction_of_variance_unexplained(x, reconstruction, whole.variance), 1.0),
+            "l1": LossTerm(self.weighed(opened).sum() / whole.rows, self.l1_coefficient, warms_up=True),
+            "gate": LossTerm(squared_error(y, reconstruction) / whole.unit, 1.0),
         }
-
-    def _gate(self, x: Tensor) -> Tensor:
-        return nn.functional.linear(x, self.W_enc, self.encoder_bias()).to(self.W_enc.dtype)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from lightning_modules.autoencoders.base import Autoencoder, LossTerm, WholeBatch
+from lightning_modules.autoencoders.wiring import Wiring
 from lightning_modules.functional import Codes, DenseCodes
 from run_store import UserError
 
@@ -46,7 +47,10 @@ class JumpReLU(Autoencoder):
         init_threshold: θ at the start.
         bandwidth: ε, the rectangle's width.
         pre_act_coefficient: weight of the loss on dead latents; 0 leaves it out.
+        wiring: what is read and what is reconstructed; one hook point for both by default.
     """
+
+    encodes_by_pre_activations = True
 
     threshold: nn.Parameter
 
@@ -61,8 +65,9 @@ class JumpReLU(Autoencoder):
         init_threshold: NonNegativeFloat = 0.1,
         bandwidth: PositiveFloat = 0.05,
         pre_act_coefficient: NonNegativeFloat = 3e-6,
+        wiring: Wiring | None = None,
     ) -> None:
-        super().__init__(d_sae)
+        super().__init__(d_sae, wiring)
         self.l0_coefficient = l0_coefficient
         self.penalty = penalty
         self.target_l0 = target_l0
@@ -81,24 +86,25 @@ class JumpReLU(Autoencoder):
         if self.target_l0 is not None and self.penalty == "tanh":
             raise UserError("target_l0 is given and penalty is tanh: set penalty to l0, or leave target_l0 out")
 
-    def build(self, d_in: int) -> None:
-        super().build(d_in)
+    def build_own(self) -> None:
         self.threshold = nn.Parameter(torch.full((self.d_sae,), float(self.init_threshold)))
 
     def encode(self, x: Tensor) -> DenseCodes:
-        z = nn.functional.linear(x, self.W_enc, self.encoder_bias()).to(self.W_enc.dtype)
+        z = self.pre_activations(x)
         values: Tensor = _Jump.apply(z, self.threshold, self.bandwidth)  # type: ignore[no-untyped-call]
         return DenseCodes(values, z if torch.is_grad_enabled() else None)
 
     @torch.no_grad()
-    def measure(self, x: Tensor, dead: Tensor | None = None, error: Tensor | None = None) -> WholeBatch:
-        whole = super().measure(x, dead, error)
+    def measure(
+        self, x: Tensor, dead: Tensor | None = None, error: Tensor | None = None, y: Tensor | None = None
+    ) -> WholeBatch:
+        whole = super().measure(x, dead, error, y)
         if self.target_l0 is None or error is not None:
             return whole  # beside a known error stand the codes of all rows, which need not be made twice
         return whole._replace(fired=(self.encode(x).values > 0).sum())
 
     def sparsity_terms(
-        self, x: Tensor, codes: Codes, error: Tensor, dead: Tensor | None, whole: WholeBatch
+        self, x: Tensor, y: Tensor, codes: Codes, error: Tensor, dead: Tensor | None, whole: WholeBatch
     ) -> dict[str, LossTerm]:
         terms = self._penalty(codes, whole)
         if self.pre_act_coefficient != 0:
@@ -108,7 +114,7 @@ class JumpReLU(Autoencoder):
 
     def _penalty(self, codes: Codes, whole: WholeBatch) -> dict[str, LossTerm]:
         if self.penalty == "tanh":
-            value = torch.tanh(self.tanh_scale * codes.values).sum() / whole.rows
+            value = torch.tanh(self.tanh_scale * self.weighed(codes.values)).sum() / whole.rows
             return {"tanh": LossTerm(value, self.l0_coefficient, warms_up=True)}
         assert isinstance(codes, DenseCodes)
         # without a graph nobody asks for the threshold's gradient, and values fire where z does

@@ -4,11 +4,11 @@ April 2024).
 
 from __future__ import annotations
 
-import torch
 from jsonargparse.typing import NonNegativeFloat, PositiveInt
 from torch import Tensor
 
 from lightning_modules.autoencoders.base import Autoencoder, LossTerm, WholeBatch
+from lightning_modules.autoencoders.wiring import Wiring
 from lightning_modules.functional import Codes, DenseCodes
 
 
@@ -22,16 +22,21 @@ class ReLU(Autoencoder):
     Args:
         d_sae: number of latents.
         l1_coefficient: weight of the penalty; more makes codes sparser.
+        wiring: what is read and what is reconstructed; one hook point for both by default.
     """
 
-    def __init__(self, d_sae: PositiveInt, l1_coefficient: NonNegativeFloat = 0.01) -> None:
-        super().__init__(d_sae)
+    encodes_by_pre_activations = True
+
+    def __init__(
+        self, d_sae: PositiveInt, l1_coefficient: NonNegativeFloat = 0.01, wiring: Wiring | None = None
+    ) -> None:
+        super().__init__(d_sae, wiring)
         self.l1_coefficient = l1_coefficient
 
     def encode(self, x: Tensor) -> DenseCodes:
-        return DenseCodes(torch.nn.functional.linear(x, self.W_enc, self.encoder_bias()).relu().to(self.W_enc.dtype))
+        return DenseCodes(self.pre_activations(x).relu())
 
     def sparsity_terms(
-        self, x: Tensor, codes: Codes, error: Tensor, dead: Tensor | None, whole: WholeBatch
+        self, x: Tensor, y: Tensor, codes: Codes, error: Tensor, dead: Tensor | None, whole: WholeBatch
     ) -> dict[str, LossTerm]:
-        return {"l1": LossTerm(codes.values.sum() / whole.rows, self.l1_coefficient, warms_up=True)}
+        return {"l1": LossTerm(self.weighed(codes.values).sum() / whole.rows, self.l1_coefficient, warms_up=True)}

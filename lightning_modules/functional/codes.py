@@ -53,7 +53,7 @@ class DenseCodes(NamedTuple):
     """A value for every latent; those at 0 did not fire."""
 
     values: Tensor
-    """[b, s] magnitudes, ≥ 0."""
+    """[b, s]; ≥ 0, but for variants whose latents have a sign."""
     pre_activations: Tensor | None = None
     """[b, s] what decides whether a latent fires, in training, where a loss term asks for it."""
 
@@ -63,7 +63,7 @@ class DenseCodes(NamedTuple):
 
     def firing_counts(self) -> Tensor:
         """[s] int64: in how many rows each latent fired."""
-        return (self.values > 0).sum(dim=0)
+        return (self.values != 0).sum(dim=0)
 
     def columns(self, latents: Tensor) -> Tensor:
         """[b, len(latents)] values of some latents."""

@@ -52,9 +52,9 @@ def test_the_run_folder_holds_config_checkpoints_and_events(finished):
     settings = yaml.safe_load((run / "config.1.yaml").read_text())
     assert settings["model"]["init_args"]["autoencoder"]["init_args"]["k"] == 8
     checkpoint = torch.load(newest(run) / "state.ckpt", weights_only=True)
-    assert checkpoint["hyper_parameters"]["d_in"] == 384
+    assert list(checkpoint["hyper_parameters"]["shapes"].values()) == [384]
     model = SparseAutoencoding.load_from_checkpoint(newest(run))
-    assert model(torch.randn(5, 384))[1].shape == (5, 384)
+    assert model(torch.randn(5, 384))[1][0].shape == (5, 384)
 
 
 def test_the_record_says_what_was_made_of_what(finished):

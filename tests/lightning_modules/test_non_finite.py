@@ -44,8 +44,8 @@ class GoesWrong(TopK):
         codes, reconstruction = super().forward(x)
         return codes, _Backward.apply(reconstruction * self.loss_factor, self.gradient_factor)
 
-    def sparsity_terms(self, x, codes, error, dead, whole):
-        terms = super().sparsity_terms(x, codes, error, dead, whole)
+    def sparsity_terms(self, x, y, codes, error, dead, whole):
+        terms = super().sparsity_terms(x, y, codes, error, dead, whole)
         return {**terms, "constant": LossTerm(x.new_tensor(self.constant), 1.0)}
 
 

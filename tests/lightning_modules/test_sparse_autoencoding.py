@@ -154,7 +154,7 @@ def test_start_values_come_from_a_fixed_sample_and_are_saved(data, tmp_path):
     trainer(tmp_path, max_steps=1, callbacks=[Look()]).fit(model, data)
     x = data.sample(500).activations[0]
     scale = 4 / x.norm(dim=1).mean()
-    torch.testing.assert_close(seen["normalization.factor"], scale)
+    torch.testing.assert_close(seen["pair.normalizations.0.factor"], scale)
     torch.testing.assert_close(seen["autoencoder.mean"], (x * scale).mean(dim=0))
     distances = [(x * scale - seen["autoencoder.b_dec"] - shift).norm(dim=1).sum() for shift in (0, 0.05, -0.05)]
     assert min(distances) == distances[0]
@@ -169,7 +169,7 @@ def test_a_checkpoint_holds_plain_values_and_loads_without_data(data, tmp_path):
     json.dumps(checkpoint["hyper_parameters"])
     loaded = SparseAutoencoding.load_from_checkpoint(tmp_path / "whole", autoencoder=TopK(24, 3))
     x = data.sample(50).activations[0]
-    assert torch.equal(loaded(x)[1], model(x)[1])
+    assert torch.equal(loaded(x)[1][0], model(x)[1][0])
 
 
 def test_a_model_loads_from_its_weights_file_alone(data, tmp_path):
@@ -182,7 +182,7 @@ def test_a_model_loads_from_its_weights_file_alone(data, tmp_path):
     state.write_bytes(state.read_bytes()[: state.stat().st_size // 2] + bytes(state.stat().st_size // 2 + 1))
     os.truncate(state, json.loads((tmp_path / "whole" / "manifest.json").read_text())["files"]["state.ckpt"]["bytes"])
     loaded = SparseAutoencoding.load_from_checkpoint(tmp_path / "whole", autoencoder=TopK(24, 3))
-    assert loaded.hparams["d_in"] == 16
+    assert loaded.hparams["shapes"] == {"layer": 16}
     assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in states(model).items())
     with pytest.raises(UserError, match=r"whole is damaged \(state\.ckpt differs"):
         trainer(tmp_path, max_epochs=3).fit(module(), data, ckpt_path=tmp_path / "whole")
@@ -192,7 +192,7 @@ def test_the_reconstruction_is_on_the_scale_of_the_input(data, tmp_path):
     model = module(TopK(24, 12))
     trainer(tmp_path, max_epochs=12).fit(model, data)
     x = data.sample(200).activations[0]
-    assert (model(x)[1] - x).norm() < 0.3 * (x - x.mean(dim=0)).norm()
+    assert (model(x)[1][0] - x).norm() < 0.3 * (x - x.mean(dim=0)).norm()
 
 
 def test_bf16_mixed_trains_with_an_fp32_master_copy(data, tmp_path):
@@ -211,12 +211,12 @@ def test_two_hook_points_are_refused_by_name(tmp_path, write_store):
 
 
 def test_a_wrong_width_names_both_sides(data, tmp_path):
-    with pytest.raises(UserError, match=r"d_in = 8.*16"):
-        trainer(tmp_path).fit(module(d_in=8), data)
+    with pytest.raises(UserError, match=r"layer of width 8 .*layer of width 16"):
+        trainer(tmp_path).fit(module(shapes={"layer": 8}), data)
 
 
-def test_weights_without_a_width_are_refused():
-    with pytest.raises(UserError, match="d_in is unknown"):
+def test_weights_without_widths_are_refused():
+    with pytest.raises(UserError, match=r"model\.shapes is unknown"):
         module().configure_model()
 
 

@@ -168,7 +168,7 @@ def test_l0_in_evaluation_is_within_5_percent_of_k_after_a_short_training(data, 
     trainer.fit(model, data)
     rows = data.sample(10**6).activations[0]
     model.eval()
-    codes, reconstruction = model(rows)
+    codes, (reconstruction,) = model(rows)
     assert codes.firing_counts().sum() / len(rows) == pytest.approx(3, rel=0.05)
     assert (rows - reconstruction).square().sum() < 0.3 * (rows - rows.mean(dim=0)).square().sum()
     scores = trainer.test(model, data, verbose=False)[0]

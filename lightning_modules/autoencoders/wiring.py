@@ -1,0 +1,119 @@
+"""What an autoencoder reads and what it reconstructs: a part of every variant, so that any of them can be a transcoder
+or a crosscoder.
+
+Shapes: b rows, s = d_sae latents, d_in and d_out the summed widths of the hook points that are read and reconstructed.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from lightning_modules.functional import Codes
+from run_store import UserError
+
+
+class Sides(NamedTuple):
+    """Places in the list of a batch's hook points."""
+
+    read: tuple[int, ...]
+    """Their activations, one behind the other, are x."""
+    reconstructed: tuple[int, ...]
+    """Theirs are y; where both are the same, so are x and y."""
+
+
+class Revival(NamedTuple):
+    """New directions of n latents."""
+
+    encoder: Tensor
+    """[n, d_in], unit rows; how long they become is up to whoever asks."""
+    decoder: Tensor
+    """[n, d_out], as they shall stand in W_dec."""
+
+
+class Wiring(nn.Module, ABC):
+    """Template: which hook points are read and which reconstructed, how both meet the weights, and what reaches the
+    reconstruction beside the latents. `build` is called once the data has told the widths.
+    """
+
+    unit_norm: ClassVar[bool] = True
+    """Whether rows of W_dec are brought back to unit norm after every step."""
+    same_space: ClassVar[bool] = True
+    """Whether y is x, so that encoder and decoder may share directions."""
+    needs_pre_activations: ClassVar[bool] = False
+    """Whether it has a `project` of its own, which the variant must go through."""
+
+    @abstractmethod
+    def sides(self, hook_points: Sequence[str]) -> Sides:
+        """Which of the data's hook points are read and which reconstructed.
+
+        Raises:
+            UserError: there are too few of them, or too many.
+        """
+
+    def build(self, inputs: Sequence[int], outputs: Sequence[int]) -> None:
+        """Makes the wiring's own parameters, if it has any.
+
+        Args:
+            inputs: widths of the hook points that are read.
+            outputs: widths of those that are reconstructed.
+
+        Raises:
+            UserError: the widths do not go together.
+        """
+        self.inputs, self.outputs = tuple(inputs), tuple(outputs)
+
+    def start(self, d_sae: int) -> tuple[Tensor, Tensor]:
+        """W_enc [s, d_in] and W_dec [s, d_out] to start from: the same random unit rows."""
+        W_dec = nn.functional.normalize(torch.randn(d_sae, sum(self.outputs)), dim=1)
+        return W_dec.clone(), W_dec
+
+    def encoder_bias(self, W_enc: Tensor, b_enc: Tensor, b_dec: Tensor) -> Tensor:
+        """b_enc − W_enc b_dec [s], so that (x − b_dec) W_encᵀ + b_enc needs no centred copy of x and the gradient of
+        b_dec through the encoder is one matrix–vector product instead of a GEMM."""
+        return b_enc - W_enc @ b_dec
+
+    def project(self, x: Tensor, W_enc: Tensor, bias: Tensor) -> Tensor:
+        """Pre-activations [b, s] of x [b, d_in]."""
+        return nn.functional.linear(x, W_enc, bias)
+
+    def decode(self, codes: Codes, W_dec: Tensor) -> Tensor:
+        """What the latents say of y: [b, d_out], without a bias."""
+        return codes.decode(W_dec)
+
+    def skip(self, x: Tensor) -> Tensor | None:
+        """What x says of y past the latents, [b, d_out]; None where nothing does."""
+        return None
+
+    def decoder_norms(self, W_dec: Tensor) -> Tensor | None:
+        """What a penalty on latents weighs them with, [s], so that it cannot be escaped by shrinking f while W_dec
+        grows; None where it is 1 for all.
+        """
+        return None
+
+    def revival(self, x: Tensor, error: Tensor, b_dec: Tensor) -> Revival:
+        """Directions for dead latents, towards what is reconstructed badly.
+
+        Args:
+            x: [n, d_in] a row for each of them.
+            error: [n, d_out] y − ŷ of these rows.
+            b_dec: [d_out].
+        """
+        direction = nn.functional.normalize(x - b_dec, dim=1)
+        return Revival(direction, direction)
+
+
+class Autoencoding(Wiring):
+    """x̂ = f(x) W_dec + b_dec: one hook point is read and reconstructed."""
+
+    def sides(self, hook_points: Sequence[str]) -> Sides:
+        if len(hook_points) != 1:
+            raise UserError(
+                f"an autoencoder reads one hook point and the data gives {len(hook_points)} ({', '.join(hook_points)}):"
+                " name one of them in data.hook_points, or set model.autoencoder.wiring to Transcoder or Crosscoder"
+            )
+        return Sides((0,), (0,))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
@@ -11,21 +10,17 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from backbones.arithmetic import resolve_device, resolve_precision
-from backbones.captured_rows import CapturedRows, in_order
 from backbones.hook_points import HookPoint, is_pattern, read_points, resolve
 from backbones.loading import code_sha256, load_backbone, load_skeleton, weights_sha256
-from backbones.refusals import refuse_non_finite, refuse_unfit
-from backbones.row_filters import Candidates, RowCounts, choose, outliers, real_tokens
-from datamodules.text import TokenBatch, TokenWindow
+from backbones.refusals import refuse_unfit
+from backbones.row_extractor import RowExtractor, RowFilters
+from backbones.row_filters import RowCounts, real_tokens
 from run_store import UserError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
-# Rows are handed on as the store keeps them, but for a store that rounds whole blocks of them by itself.
-ROW_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.float32}
 
-
-class Extractor:
+class Extractor(RowExtractor):
     """Reads the activations of a model at its hook points.
 
     Rows of special tokens are left out, and so are outliers: a few tokens of some models (often the first of a
@@ -79,7 +74,7 @@ class Extractor:
         self.precision = precision
         self.store_dtype = store_dtype
         self.max_norm_ratio = max_norm_ratio
-        self.device = device
+        self.wanted_device = device
         self.dtype = dtype
         self.device_map = device_map
         self.attention = attention
@@ -89,18 +84,13 @@ class Extractor:
         self.keep_first_token = keep_first_token
         self.positions = positions
         self.counts = RowCounts()
-        """Rows read since the extractor was made, kept and filtered; replace it to count anew."""
         self._backbone: PreTrainedModel | None = None
         self._points: dict[str, HookPoint] = {}
 
     def load(self) -> PreTrainedModel:
-        """The model on its device, loaded at the first call.
-
-        Raises:
-            UserError: it cannot be loaded, lacks a hook point, or the device is not there or not fit for the settings.
-        """
+        """The model on its device, loaded at the first call."""
         if self._backbone is None:
-            device = self._resolved_device()
+            device = self.device
             self._refuse_two_places()
             self._resolved_precision()
             backbone = load_backbone(
@@ -111,22 +101,14 @@ class Extractor:
         return self._backbone
 
     def unload(self) -> None:
-        """Gives the model's memory back."""
         self._backbone, self._points = None, {}
 
-    def shapes(self) -> dict[str, int]:
-        """Size d of the vectors at each hook point, found by a forward of two tokens; patterns are expanded."""
-        states = self._forward(torch.zeros(1, 2, dtype=torch.int64))
-        return {name: state.shape[-1] for name, state in states.items()}
+    def rounding_settings(self) -> set[str]:
+        # with `auto`, whatever was best where the store was made is good here
+        return {"precision"} if self.precision == "auto" else set()
 
     def describe(self) -> dict[str, Any]:
-        """What decides the values of the rows, as plain JSON values.
-
-        `precision` is the resolved one; the patterns among `hook_points` are expanded.
-
-        Raises:
-            UserError: the model's weights cannot be found, or a pattern fits nothing in it.
-        """
+        """`precision` is the resolved one; the patterns among `hook_points` are expanded."""
         description = {
             "model": self.model,
             "revision": self.revision,
@@ -145,72 +127,7 @@ class Extractor:
             description["remote_code_sha256"] = code_sha256(self.model, self.revision)
         return description
 
-    def __call__(self, batch: TokenBatch) -> CapturedRows:
-        """Runs the contexts through the model and keeps the rows that count, in the order of the batch.
-
-        Raises:
-            UserError: the contexts do not fit the model, or an activation is NaN or infinite.
-        """
-        return self._read(batch)[0]
-
-    @torch.inference_mode()
-    def read_window(self, window: TokenWindow, progress: Callable[[int], None] | None = None) -> CapturedRows:
-        """Runs the batches of a window through the model and keeps the rows that count, in the order of the corpus.
-
-        Args:
-            progress: Called after each batch with the tokens that were read, padding left out.
-
-        Raises:
-            UserError: as `__call__`.
-        """
-        parts, places, first = list[CapturedRows](), list[Tensor](), 0
-        for batch in window.batches:
-            rows, contexts = self._read(batch)
-            parts.append(rows)
-            places.append(window.order[first + contexts])
-            first += len(batch.tokens)
-            if progress is not None:
-                progress(int(batch.lengths.sum()))
-        return in_order(parts, places)
-
-    @torch.inference_mode()
-    def _read(self, batch: TokenBatch) -> tuple[CapturedRows, Tensor]:
-        """The rows of a batch, and for each of them the index of its context, int64 [rows]."""
-        batch = TokenBatch(*(column.cpu() for column in batch))
-        states = self._forward(batch.tokens, batch.lengths)
-        candidates = choose(batch, self.keep_special_tokens, self.keep_first_token, self.positions, self.counts)
-        kept = self._without_outliers(states, candidates, batch).flatten().nonzero().squeeze(1)
-        activations = {
-            name: state.flatten(0, 1).index_select(0, kept.to(state.device)).to("cpu", ROW_DTYPES[self.store_dtype])
-            for name, state in states.items()
-        }
-        kept = kept.cpu()
-        self.counts.kept += len(kept)
-        self.counts.outliers += int(candidates.kept.sum()) - len(kept)
-        tokens, documents, positions = (column.flatten().index_select(0, kept) for column in batch[:3])
-        return CapturedRows(activations, tokens, documents, positions), kept // batch.tokens.shape[1]
-
-    def _without_outliers(self, states: dict[str, Tensor], candidates: Candidates, batch: TokenBatch) -> Tensor:
-        """The kept tokens that are no outlier at any hook point, bool [batch, length], on the model's device."""
-        device = self._resolved_device()
-        content, kept, exempt = (mask.to(device) for mask in candidates)
-        norms = {
-            name: torch.linalg.vector_norm(state, dim=-1, dtype=torch.float32).to(device)
-            for name, state in states.items()
-        }
-        refuse_non_finite(norms, content | kept, batch)
-        if self.max_norm_ratio is not None:
-            for lengths in norms.values():
-                kept = kept & ~(outliers(lengths, content, self.max_norm_ratio) & ~exempt)
-        return kept
-
-    def _forward(self, tokens: Tensor, lengths: Tensor | None = None) -> dict[str, Tensor]:
-        """Hidden states [batch, length, d] at each hook point, on the model's device.
-
-        Args:
-            tokens: int64 [batch, length], on the CPU.
-            lengths: Tokens of each context that are not padding, int64 [batch]; None where nothing is padded.
-        """
+    def states(self, tokens: Tensor, lengths: Tensor | None = None) -> dict[str, Tensor]:
         backbone = self.load()
         inputs = {"input_ids": tokens}
         # Without a mask the attention need not read one, and nothing is padded but for contexts of different lengths.
@@ -219,7 +136,7 @@ class Extractor:
             # An id of the vocabulary, whatever the padding was.
             inputs = {"input_ids": tokens.where(mask, 0), "attention_mask": mask.long()}
         refuse_unfit(backbone, inputs["input_ids"])
-        device = self._resolved_device()
+        device = self.device
         autocast = self.dtype == "float32" and self._resolved_precision() == "bfloat16"
         with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
             return read_points(backbone, self._points, {name: value.to(device) for name, value in inputs.items()})
@@ -230,19 +147,24 @@ class Extractor:
         model = self._backbone or load_skeleton(self.model, self.revision, self.remote_code_of)
         return list(resolve(model, self.hook_points))
 
-    def _resolved_device(self) -> torch.device:
+    @property
+    def filters(self) -> RowFilters:
+        return RowFilters(self.keep_special_tokens, self.keep_first_token, self.positions, self.max_norm_ratio)
+
+    @property
+    def device(self) -> torch.device:
         """Where contexts go in; of a model on several devices, where its embeddings are."""
         if self.device_map and self._backbone is not None:
             embeddings: torch.device = self._backbone.get_input_embeddings().weight.device  # type: ignore[assignment]
             # Weights that wait elsewhere for their turn are brought by accelerate, and so are the contexts.
             return torch.device("cpu") if embeddings.type == "meta" else embeddings
-        return resolve_device(self.device)
+        return resolve_device(self.wanted_device)
 
     def _resolved_precision(self) -> str:
-        return resolve_precision(self.precision, self.dtype, self._resolved_device())
+        return resolve_precision(self.precision, self.dtype, self.device)
 
     def _refuse_two_places(self) -> None:
-        if self.device_map is not None and self.device != "auto":
+        if self.device_map is not None and self.wanted_device != "auto":
             raise UserError(
-                f"device {self.device!r} and device_map {self.device_map!r} both place the model: leave one out"
+                f"device {self.wanted_device!r} and device_map {self.device_map!r} both place the model: leave one out"
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from jsonargparse.typing import PositiveInt
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from backbones import CapturedRows, Extractor
+from backbones import CapturedRows, RowExtractor
 from datamodules.extraction import Extraction
 from datamodules.processes import Processes
 from datamodules.shards import SHARD_BYTES
@@ -79,7 +79,7 @@ class ActivationWriter(Callback):
         return self._extraction
 
 
-def _extractor_of(pl_module: LightningModule) -> Extractor:
+def _extractor_of(pl_module: LightningModule) -> RowExtractor:
     if not isinstance(pl_module, ActivationExtraction):
         raise UserError("callback ActivationWriter stores what ActivationExtraction predicts: set model to that class")
     return pl_module.extractor

@@ -2,7 +2,7 @@
 imported.
 """
 
-from backbones import Extractor
+from backbones import Extractor, JointExtractor
 from callbacks import (
     ActivationWriter,
     CheckpointRetention,
@@ -52,6 +52,7 @@ __all__ = [
     "HalfNormal",
     "HeldOut",
     "HuggingFaceDataset",
+    "JointExtractor",
     "JumpReLU",
     "LayerNormalization",
     "LogNormal",

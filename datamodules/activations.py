@@ -9,11 +9,11 @@ from typing import Any
 from jsonargparse.typing import ClosedUnitInterval, PositiveInt
 from lightning.pytorch.utilities import rank_zero_info
 
-from backbones import Extractor
+from backbones import RowExtractor
 from datamodules.extraction import extract_to_store
 from datamodules.shards import ActivationBatch, TrainingLoader, is_store, read_manifest
 from datamodules.shards.format import MANIFEST_NAME
-from datamodules.source import refuse_other_store
+from datamodules.source import places_of_models, refuse_other_store
 from datamodules.stored_rows import StoredRows
 from datamodules.text_contexts import TextContexts
 from run_store import UserError, sha256_of
@@ -47,7 +47,7 @@ class ActivationDataModule(StoredRows[TrainingLoader]):
         store: str,
         batch_size: PositiveInt = 4096,
         hook_points: list[str] | None = None,
-        extractor: Extractor | None = None,
+        extractor: RowExtractor | None = None,
         text: TextContexts | None = None,
         validation_share: ClosedUnitInterval = 0.05,
         test_share: ClosedUnitInterval = 0.05,
@@ -98,7 +98,7 @@ class ActivationDataModule(StoredRows[TrainingLoader]):
             if not is_store(settings["store"]):
                 raise UserError(_NO_STORE.format(settings["store"]))
             return {"store": sha256_of(Path(settings["store"]) / MANIFEST_NAME), "verify": None}
-        return {"store": None, "verify": None, "extractor.init_args.device": None}
+        return dict.fromkeys(("store", "verify", *places_of_models(settings)))
 
     def sample(self, rows: int) -> ActivationBatch:
         """The same rows at every call, spread evenly over the training split; at most all of it."""

@@ -12,7 +12,7 @@ from types import TracebackType
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from tqdm.auto import tqdm
 
-from backbones import CapturedRows, Extractor
+from backbones import CapturedRows, RowExtractor
 from datamodules.processes import ALONE, Processes
 from datamodules.shards import SHARD_BYTES, Manifest, Rank, is_store
 from datamodules.shards.claim import Claim
@@ -60,7 +60,7 @@ class Extraction:
 
     def __init__(
         self,
-        extractor: Extractor,
+        extractor: RowExtractor,
         text: TextContexts,
         folder: str | os.PathLike[str],
         shard_bytes: int = SHARD_BYTES,
@@ -104,7 +104,7 @@ class Extraction:
 
         Args:
             window: its number; windows come in ascending order without gaps, from `next_window` on or earlier.
-            rows: from `Extractor.read_window`.
+            rows: from `RowExtractor.read_window`.
 
         Raises:
             UserError: a value is NaN or infinite, the disk is full, or the text is not what it was before a kill.
@@ -298,7 +298,7 @@ class Extraction:
 
 
 def extract_to_store(
-    extractor: Extractor, text: TextContexts, folder: str | os.PathLike[str], shard_bytes: int = SHARD_BYTES
+    extractor: RowExtractor, text: TextContexts, folder: str | os.PathLike[str], shard_bytes: int = SHARD_BYTES
 ) -> Manifest:
     """Runs the whole text through the model into a store, with a progress bar that counts tokens.
 

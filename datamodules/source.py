@@ -7,7 +7,7 @@ import os
 from collections.abc import Container, Mapping
 from typing import Any
 
-from backbones import Extractor
+from backbones import RowExtractor
 from datamodules.shards import read_manifest
 from datamodules.text_contexts import TextContexts
 from run_store import UserError
@@ -15,23 +15,22 @@ from run_store import UserError
 FINGERPRINT = "corpus_fingerprint"
 
 
-def describe_settings(extractor: Extractor, text: TextContexts) -> dict[str, Any]:
+def describe_settings(extractor: RowExtractor, text: TextContexts) -> dict[str, Any]:
     """Every setting that decides what is in a store, known before anything is extracted; plain JSON."""
     settings: dict[str, Any] = json.loads(json.dumps({"extractor": extractor.describe(), "text": text.describe()}))
     return settings
 
 
-def refuse_other_store(folder: str | os.PathLike[str], extractor: Extractor, text: TextContexts) -> None:
+def refuse_other_store(folder: str | os.PathLike[str], extractor: RowExtractor, text: TextContexts) -> None:
     """Makes sure that a finished store is the one that the settings ask for.
 
-    Settings that decide no more than the last bit of a rounding may differ: how contexts were batched and, with `auto`,
-    the precision, since whatever was best where the store was made is good here.
+    Settings that decide no more than the last bit of a rounding may differ, such as how contexts were batched.
 
     Raises:
         UserError: there is none, or it was made with other settings.
     """
     ignored = {FINGERPRINT, "text.batch_size", "text.window_batches"}
-    ignored |= {"extractor.precision"} if extractor.precision == "auto" else set()
+    ignored |= {f"extractor.{name}" for name in extractor.rounding_settings()}
     refuse_other_settings(folder, read_manifest(folder).source, describe_settings(extractor, text), ignored)
 
 
@@ -57,6 +56,15 @@ def refuse_other_settings(
             f"the activation store {folder} was made with other settings ({both}): set the store to another folder, or "
             "set them back"
         )
+
+
+def places_of_models(settings: Mapping[str, Any]) -> list[str]:
+    """Dotted names of the settings of an extractor that say where models run, which decides nothing in a store.
+
+    Args:
+        settings: with an `extractor` among them, as plain values.
+    """
+    return [name for name in _flat({"extractor": settings["extractor"]}) if name.endswith(".device")]
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

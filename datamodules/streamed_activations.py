@@ -12,7 +12,7 @@ import torch
 from jsonargparse.typing import ClosedUnitInterval, PositiveInt
 from lightning.pytorch.utilities import rank_zero_info
 
-from backbones import Extractor
+from backbones import RowExtractor
 from datamodules.extraction import extract_to_store
 from datamodules.shards import (
     ActivationBatch,
@@ -23,7 +23,7 @@ from datamodules.shards import (
     read_manifest,
     split_of,
 )
-from datamodules.source import refuse_other_store
+from datamodules.source import places_of_models, refuse_other_store
 from datamodules.stored_rows import StoredRows
 from datamodules.streaming import StreamingLoader
 from datamodules.text import HeldOut
@@ -60,7 +60,7 @@ class StreamedActivationDataModule(StoredRows[StreamingLoader]):
 
     def __init__(
         self,
-        extractor: Extractor,
+        extractor: RowExtractor,
         text: TextContexts,
         held_out: str,
         fill: str | None = None,
@@ -117,7 +117,7 @@ class StreamedActivationDataModule(StoredRows[StreamingLoader]):
         Returns:
             By dotted name of a setting, what stands for it, or None where it decides nothing.
         """
-        nothing = dict.fromkeys(("held_out", "verify", "ahead", "extractor.init_args.device"))
+        nothing = dict.fromkeys(("held_out", "verify", "ahead", *places_of_models(settings)))
         return {**nothing, "fill": None if settings.get("fill") is None else "filled"}
 
     def train_dataloader(self) -> StreamingLoader:

@@ -13,7 +13,7 @@ from threading import Event, Lock
 import torch
 from torch import Tensor
 
-from backbones import CapturedRows, Extractor
+from backbones import CapturedRows, RowExtractor
 from datamodules.extraction import Extraction
 from datamodules.mixing import Pool
 from datamodules.shards import SHARD_BYTES, Rank
@@ -32,7 +32,7 @@ class TextPools:
     far ahead of the others in the corpus. All ranks tokenise everything; each forwards its own.
     """
 
-    extractor: Extractor
+    extractor: RowExtractor
     text: TextContexts
     hook_points: Sequence[str]
     windows: int
@@ -48,7 +48,7 @@ class TextPools:
     @property
     def device(self) -> torch.device:
         """Where the model is."""
-        return next(self.extractor.load().parameters()).device
+        return self.extractor.device
 
     def read(self, first: int = 0, fill: Path | None = None) -> Generator[Pool]:
         """Yields the pools from number `first` on, to the end of the text.

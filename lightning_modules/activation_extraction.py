@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lightning.pytorch import LightningModule
 
-from backbones import CapturedRows, Extractor
+from backbones import CapturedRows, RowExtractor
 from datamodules.text import TokenWindow
 
 
@@ -15,7 +15,7 @@ class ActivationExtraction(LightningModule):
         extractor: The model, its hook points and filters.
     """
 
-    def __init__(self, extractor: Extractor) -> None:
+    def __init__(self, extractor: RowExtractor) -> None:
         super().__init__()
         self.extractor = extractor
 

@@ -38,9 +38,10 @@ VALIDATION_DEFAULTS: dict[str, Any] = {
     "val_check_interval": 1.0,
     "check_val_every_n_epoch": 1,
 }
-# Lightning's callbacks that change the weights or end the training; all others only watch.
+# Callbacks that change the weights or end the training; all others only watch. Ours come first.
 TRAINING_CALLBACKS = frozenset(
     {
+        "DeadNeuronResampling",
         "BackboneFinetuning",
         "BatchSizeFinder",
         "EMAWeightAveraging",
@@ -52,6 +53,8 @@ TRAINING_CALLBACKS = frozenset(
         "WeightAveraging",
     }
 )
+# Those of them that go by the step alone, so that how often is validated changes nothing.
+BLIND_TO_VALIDATION = frozenset({"DeadNeuronResampling", "GradientAccumulationScheduler"})
 DETERMINISM_DEFAULTS = {"deterministic": False, "benchmark": False}
 PARALLELISM_DEFAULTS = {"accelerator": "auto", "strategy": "auto", "devices": "auto", "num_nodes": 1}
 # Other spellings that the Trainer takes.
@@ -245,8 +248,16 @@ def _optimisation(trainer: Mapping[str, Any], training_callbacks: Collection[str
     settings = _chosen(trainer, OPTIMISATION_DEFAULTS)
     callbacks = trainer.get("callbacks") or []
     callbacks = [callbacks] if isinstance(callbacks, Mapping) else callbacks
-    acting = [entry for entry in callbacks if entry["class_path"].rpartition(".")[2] in training_callbacks]
-    return {**settings, **_chosen(trainer, VALIDATION_DEFAULTS), "callbacks": acting} if acting else settings
+    acting = [entry for entry in callbacks if _class_name(entry) in training_callbacks]
+    if acting:
+        settings["callbacks"] = acting
+    if any(_class_name(entry) not in BLIND_TO_VALIDATION for entry in acting):
+        settings |= _chosen(trainer, VALIDATION_DEFAULTS)
+    return settings
+
+
+def _class_name(entry: Mapping[str, Any]) -> str:
+    return str(entry["class_path"]).rpartition(".")[2]
 
 
 def _chosen(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:

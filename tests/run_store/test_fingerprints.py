@@ -265,6 +265,13 @@ def test_validation_counts_once_a_callback_acts_upon_it() -> None:
     assert spec_of(before).fingerprint != spec_of(after).fingerprint
 
 
+def test_resampling_belongs_to_the_training_and_validation_does_not() -> None:
+    resampling = edited("trainer.callbacks", [{"class_path": "callbacks.DeadNeuronResampling"}])
+    validating_less = copy.deepcopy(resampling)
+    validating_less["trainer"]["limit_val_batches"] = 3
+    assert spec_of(config()).fingerprint != spec_of(resampling).fingerprint == spec_of(validating_less).fingerprint
+
+
 def test_our_own_callbacks_that_act_are_named_by_the_caller() -> None:
     watching = edited("trainer.callbacks", [{"class_path": "callbacks.Resampling", "init_args": {"every": 10}}])
     acting = spec_of(watching, training_callbacks={"Resampling"})

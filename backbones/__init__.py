@@ -2,18 +2,22 @@ from backbones.captured_rows import CapturedRows
 from backbones.extractor import Extractor
 from backbones.hook_points import capture, resolve
 from backbones.joint_extractor import JointExtractor
-from backbones.loading import load_backbone, weights_sha256
+from backbones.loading import has_language_head, load_backbone, weights_sha256
 from backbones.row_extractor import RowExtractor
 from backbones.row_filters import RowCounts
+from backbones.splicing import CleanPass, SplicedModel
 from backbones.tokenizers import load_tokenizer, tokenizer_sha256
 
 __all__ = [
     "CapturedRows",
+    "CleanPass",
     "Extractor",
     "JointExtractor",
     "RowCounts",
     "RowExtractor",
+    "SplicedModel",
     "capture",
+    "has_language_head",
     "load_backbone",
     "load_tokenizer",
     "resolve",

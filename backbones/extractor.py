@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Any, Literal
 
 import torch
@@ -14,7 +17,8 @@ from backbones.hook_points import HookPoint, is_pattern, read_points, resolve
 from backbones.loading import code_sha256, load_backbone, load_skeleton, weights_sha256
 from backbones.refusals import refuse_unfit
 from backbones.row_extractor import RowExtractor, RowFilters
-from backbones.row_filters import RowCounts, real_tokens
+from backbones.row_filters import RowCounts
+from datamodules.text import real_tokens
 from run_store import UserError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -84,8 +88,21 @@ class Extractor(RowExtractor):
         self.keep_first_token = keep_first_token
         self.positions = positions
         self.counts = RowCounts()
+        self._language_head = False
         self._backbone: PreTrainedModel | None = None
         self._points: dict[str, HookPoint] = {}
+
+    def copied(self, language_head: bool = False) -> Extractor:
+        """The same settings with a model of its own.
+
+        Args:
+            language_head: Whether that is loaded with the head that predicts the next token. Hook points keep the names
+                that they have without it.
+        """
+        other = copy.copy(self)
+        other._language_head, other.counts = language_head, RowCounts()
+        other.unload()
+        return other
 
     def load(self) -> PreTrainedModel:
         """The model on its device, loaded at the first call."""
@@ -94,9 +111,15 @@ class Extractor(RowExtractor):
             self._refuse_two_places()
             self._resolved_precision()
             backbone = load_backbone(
-                self.model, self.revision, self.remote_code_of, DTYPES[self.dtype], self.attention, self.device_map
+                self.model,
+                self.revision,
+                self.remote_code_of,
+                DTYPES[self.dtype],
+                self.attention,
+                self.device_map,
+                self._language_head,
             )
-            self._points = resolve(backbone, self.hook_points)
+            self._points = self._resolve(backbone)
             self._backbone = backbone if self.device_map else backbone.to(device)  # type: ignore[arg-type]
         return self._backbone
 
@@ -128,18 +151,41 @@ class Extractor(RowExtractor):
         return description
 
     def states(self, tokens: Tensor, lengths: Tensor | None = None) -> dict[str, Tensor]:
-        backbone = self.load()
+        inputs = self.inputs(tokens, lengths)
+        with self.arithmetic():
+            return read_points(self.load(), self.points, inputs)
+
+    @property
+    def points(self) -> Mapping[str, HookPoint]:
+        """The hook points in the loaded model by name, patterns replaced by the names that they match."""
+        self.load()
+        return self._points
+
+    def inputs(self, tokens: Tensor, lengths: Tensor | None = None) -> dict[str, Tensor]:
+        """What the model is called with; arguments and errors as of `states`."""
         inputs = {"input_ids": tokens}
         # Without a mask the attention need not read one, and nothing is padded but for contexts of different lengths.
         if lengths is not None and int(lengths.min()) < tokens.shape[1]:
             mask = real_tokens(tokens, lengths)
             # An id of the vocabulary, whatever the padding was.
             inputs = {"input_ids": tokens.where(mask, 0), "attention_mask": mask.long()}
-        refuse_unfit(backbone, inputs["input_ids"])
-        device = self.device
+        refuse_unfit(self.load(), inputs["input_ids"])
+        return {name: value.to(self.device) for name, value in inputs.items()}
+
+    def arithmetic(self) -> AbstractContextManager[Any]:
+        """The precision of a forward, as a context to call the model in."""
         autocast = self.dtype == "float32" and self._resolved_precision() == "bfloat16"
-        with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
-            return read_points(backbone, self._points, {name: value.to(device) for name, value in inputs.items()})
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=autocast)
+
+    def _resolve(self, backbone: PreTrainedModel) -> dict[str, HookPoint]:
+        """The hook points, by the names that they have in the model without its head."""
+        if not self._language_head:
+            return resolve(backbone, self.hook_points)
+        try:
+            return resolve(backbone.base_model, self.hook_points)
+        except UserError:
+            # Code that a model carries may have no class but the one with the head: then names are those in the whole.
+            return resolve(backbone, self.hook_points)
 
     def _names(self) -> list[str]:
         if not any(map(is_pattern, self.hook_points)):

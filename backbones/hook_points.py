@@ -1,9 +1,10 @@
-"""Reading what enters and leaves a model's inner modules."""
+"""Reading what enters and leaves a model's inner modules, and letting something else pass."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any, NamedTuple
@@ -16,6 +17,9 @@ from run_store import UserError, nearest
 
 # A colon cannot stand in an attribute's name, which is what module paths are made of; a module called `input` can.
 INPUT = ":input"
+
+
+Visit = Callable[[str, Tensor], Tensor | None]
 
 
 class HookPoint(NamedTuple):
@@ -85,59 +89,92 @@ def capture(model: nn.Module, hook_points: Sequence[str], **inputs: Tensor) -> d
 def read_points(model: nn.Module, points: Mapping[str, HookPoint], inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Runs the model up to the last of its hook points and returns what passed there.
 
-    The forward is stopped as soon as every hook point has fired: what comes after the last one is not computed. A
-    module that runs several times in one forward gives what passed first; of a module that takes or returns several
-    things, the first one is read, or the argument `hidden_states`.
+    The forward is stopped as soon as every hook point has fired: what comes after the last one is not computed.
 
     Args:
-        inputs: The model's own arguments, `input_ids` [batch, length] and the like; the first of them has the shape
-            [batch, length, …] of what must pass at the hook points.
+        inputs: As in `run_through`.
 
     Returns:
         One tensor [batch, length, d] a hook point, in the order of `points`, in the dtype that the model computes.
 
     Raises:
-        UserError: a hook point does not run in a forward of these inputs, or does not give one vector a token.
+        UserError: as `run_through`.
     """
     captured: dict[str, Tensor] = {}
-    contexts = next(iter(inputs.values())).shape[:2]
 
-    def keep(name: str, passing: Any) -> None:
-        if name in captured:
-            return
-        if not isinstance(passing, Tensor) or passing.ndim != 3 or passing.shape[:2] != contexts:
-            raise UserError(
-                f"hook point {name!r} does not give one vector a token: choose a module that returns hidden states"
-            )
+    def keep(name: str, passing: Tensor) -> None:
         if len(captured) == len(points) - 1:
             captured[name] = passing
             raise _AllCapturedError
         # A copy, because what runs next may work in place.
         captured[name] = passing.clone()
 
+    with suppress(_AllCapturedError):
+        run_through(model, points, keep, inputs)
+    return {name: captured[name] for name in points}
+
+
+@torch.inference_mode()
+def run_through(model: nn.Module, points: Mapping[str, HookPoint], visit: Visit, inputs: Mapping[str, Tensor]) -> Any:
+    """Runs the model to its end and calls `visit` with what passes at each of its hook points.
+
+    A module that runs several times in one forward is visited at the first; of a module that takes or returns several
+    things, the first one is visited, or the argument `hidden_states`.
+
+    Args:
+        visit: Takes a hook point's name and what passes there, [batch, length, d]; what it returns, of the same shape,
+            passes in its place, and None leaves it as it is.
+        inputs: The model's own arguments, `input_ids` [batch, length] and the like; the first of them has the shape
+            [batch, length, …] of what must pass at the hook points.
+
+    Returns:
+        What the model returns.
+
+    Raises:
+        UserError: a hook point does not run in a forward of these inputs, or does not give one vector a token.
+    """
+    visited = set[str]()
+    contexts = next(iter(inputs.values())).shape[:2]
+
+    def visit_once(name: str, passing: Any) -> Tensor | None:
+        if name in visited:
+            return None
+        if not isinstance(passing, Tensor) or passing.ndim != 3 or passing.shape[:2] != contexts:
+            raise UserError(
+                f"hook point {name!r} does not give one vector a token: choose a module that returns hidden states"
+            )
+        visited.add(name)
+        return visit(name, passing)
+
     with ExitStack() as hooks:
         for name, point in points.items():
-            hooks.callback(_hook(point, partial(keep, name)))
-        try:
-            model(**inputs)
-        except _AllCapturedError:
-            return {name: captured[name] for name in points}
-    silent = next(name for name in points if name not in captured)
-    raise UserError(f"hook point {silent!r} does not run when {type(model).__name__} reads text: choose another module")
+            hooks.callback(_hook(point, partial(visit_once, name)))
+        output = model(**inputs)
+    if silent := next((name for name in points if name not in visited), None):
+        raise UserError(
+            f"hook point {silent!r} does not run when {type(model).__name__} reads text: choose another module"
+        )
+    return output
 
 
 class _AllCapturedError(Exception):
     """Leaves the forward of a model; never seen outside of `read_points`."""
 
 
-def _hook(point: HookPoint, keep: Callable[[Any], None]) -> Callable[[], None]:
-    """Calls `keep` with what passes at the point; returns what ends that."""
+def _hook(point: HookPoint, visit: Callable[[Any], Tensor | None]) -> Callable[[], None]:
+    """Calls `visit` with what passes at the point and lets pass what it returns; returns what ends that."""
 
-    def before(module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
-        keep(named["hidden_states"] if "hidden_states" in named else _first((*arguments, *named.values())))
+    def before(module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        if "hidden_states" in named or not arguments:
+            name = "hidden_states" if "hidden_states" in named else next(iter(named), "")
+            new = visit(named.get(name))
+            return None if new is None else (arguments, {**named, name: new})
+        new = visit(arguments[0])
+        return None if new is None else ((new, *arguments[1:]), named)
 
-    def after(module: nn.Module, arguments: tuple[Any, ...], output: Any) -> None:
-        keep(_first(output))
+    def after(module: nn.Module, arguments: tuple[Any, ...], output: Any) -> Any:
+        new = visit(_first(output))
+        return None if new is None else _with_first(output, new)
 
     if point.side == "input":
         return point.module.register_forward_pre_hook(before, with_kwargs=True).remove
@@ -149,6 +186,19 @@ def _first(passing: Any) -> Any:
     if isinstance(passing, Mapping):
         passing = tuple(passing.values())
     return (passing[0] if passing else None) if isinstance(passing, tuple | list) else passing
+
+
+def _with_first(passing: Any, new: Tensor) -> Any:
+    """What a module returned, with another first thing."""
+    if isinstance(passing, Mapping):
+        # A copy of the same kind: outputs of transformers are dataclasses too.
+        changed = copy.copy(passing)
+        changed[next(iter(passing))] = new  # type: ignore[index]
+        return changed
+    if isinstance(passing, tuple | list):
+        make = getattr(type(passing), "_make", type(passing))  # a NamedTuple's own way
+        return make((new, *passing[1:]))
+    return new
 
 
 def _matches(written: str, modules: Mapping[str, nn.Module], shortcuts: Mapping[str, Place]) -> dict[str, Place]:

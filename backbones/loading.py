@@ -14,14 +14,19 @@ import torch
 from transformers import (
     AutoConfig,
     AutoModel,
+    AutoModelForCausalLM,
     AutoModelForTextEncoding,
     PretrainedConfig,
     PreTrainedModel,
 )
-from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    MODEL_FOR_TEXT_ENCODING_MAPPING,
+)
 from transformers.utils.import_utils import is_flash_attn_2_available
 
-from backbones.remote_code import CODE_FILES, refuse_unasked_code, remote_classes
+from backbones.remote_code import CODE_FILES, carries_language_head, refuse_unasked_code, remote_classes
 from backbones.sources import PACKAGE_PREFIX, explained, first_line, model_folder, quiet
 from run_store import UserError, sha256_of
 
@@ -38,8 +43,9 @@ def load_backbone(
     dtype: torch.dtype = torch.float32,
     attention: str | None = None,
     device_map: str | None = None,
+    language_head: bool = False,
 ) -> PreTrainedModel:
-    """Loads a transformer without its head, in evaluation mode; its parameters are frozen.
+    """Loads a transformer, without its head unless that is asked for, in evaluation mode; its parameters are frozen.
 
     Of an encoder-decoder only the encoder is loaded where transformers has a class for it alone (T5 and its kin).
 
@@ -50,6 +56,7 @@ def load_backbone(
         dtype: Of the weights, whatever they are stored in.
         attention: transformers' name of an implementation; None leaves the choice to it.
         device_map: How accelerate spreads the weights over the devices; None puts them on the CPU.
+        language_head: Whether the head that predicts the next token is loaded too; see `has_language_head`.
 
     Raises:
         UserError: the model cannot be found or loaded, its weights are incomplete, those of a package are not the
@@ -58,7 +65,7 @@ def load_backbone(
     folder = _folder(model, revision, remote_code_of)
     _refuse_unofficial_weights(model, folder)
     _refuse_missing_libraries(attention, device_map)
-    config, loader = _config_and_class(model, folder, remote_code_of)
+    config, loader = _config_and_class(model, folder, remote_code_of, language_head)
     with explained(f"model {model!r}"), quiet(), _attention_explained(model, attention):
         backbone, report = loader.from_pretrained(
             folder,
@@ -81,6 +88,25 @@ def load_backbone(
     backbone.requires_grad_(False)
     loaded: PreTrainedModel = backbone.eval()
     return loaded
+
+
+def has_language_head(model: str, revision: str | None = None, remote_code_of: str | None = None) -> bool:
+    """Whether a model was saved with a head that predicts the next token. Arguments as in `load_backbone`.
+
+    Raises:
+        UserError: the model cannot be found, or needs code of its own that nobody asked for.
+    """
+    folder = _folder(model, revision, remote_code_of)
+    if remote_code_of is not None:
+        return carries_language_head(model, folder)
+    with explained(f"model {model!r}"), quiet():
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    # transformers would put a new head, of random numbers, on any model whose family has one; what was saved is asked.
+    known = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.model_type, ())
+    heads = {known} if isinstance(known, str) else set(known)
+    # Families that fill gaps, BERT and its kin, read to both sides unless the model says that it is a decoder.
+    one_way = config.model_type not in MODEL_FOR_MASKED_LM_MAPPING_NAMES or getattr(config, "is_decoder", False)
+    return one_way and not heads.isdisjoint(config.architectures or ())
 
 
 def load_skeleton(model: str, revision: str | None = None, remote_code_of: str | None = None) -> PreTrainedModel:
@@ -134,13 +160,15 @@ def _folder(model: str, revision: str | None, remote_code_of: str | None) -> Pat
     return folder
 
 
-def _config_and_class(model: str, folder: Path, remote_code_of: str | None) -> tuple[PretrainedConfig, Any]:
+def _config_and_class(
+    model: str, folder: Path, remote_code_of: str | None, language_head: bool = False
+) -> tuple[PretrainedConfig, Any]:
     """The model's configuration, and the class or auto class that makes it."""
     if remote_code_of is not None:
-        return remote_classes(model, folder)
+        return remote_classes(model, folder, language_head)
     with explained(f"model {model!r}"), quiet():
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    return config, _auto_class(config)
+    return config, AutoModelForCausalLM if language_head else _auto_class(config)
 
 
 def _refuse_missing_libraries(attention: str | None, device_map: str | None) -> None:

@@ -16,7 +16,8 @@ from run_store import UserError
 CODE_FILES = ("*.py",)
 
 # What a model calls its classes in config.json: the bare model first, which is the one that is wanted.
-_MODEL_KEYS = ("AutoModel", "AutoModelForTextEncoding", "AutoModelForCausalLM", "AutoModelForMaskedLM")
+_WITH_LANGUAGE_HEAD = "AutoModelForCausalLM"
+_MODEL_KEYS = ("AutoModel", "AutoModelForTextEncoding", _WITH_LANGUAGE_HEAD, "AutoModelForMaskedLM")
 
 
 def refuse_unasked_code(model: str, folder: Path, remote_code_of: str | None) -> None:
@@ -42,8 +43,18 @@ def refuse_unasked_code(model: str, folder: Path, remote_code_of: str | None) ->
         raise UserError(f"model {model!r} carries no code of its own: set remote_code_of to null")
 
 
-def remote_classes(model: str, folder: Path) -> tuple[PretrainedConfig, type[PreTrainedModel]]:
+def carries_language_head(model: str, folder: Path) -> bool:
+    """Whether the code of a model has a class with a head that predicts the next token."""
+    return _WITH_LANGUAGE_HEAD in _carried_classes(model, folder)
+
+
+def remote_classes(
+    model: str, folder: Path, language_head: bool = False
+) -> tuple[PretrainedConfig, type[PreTrainedModel]]:
     """Runs the code that a model carries, for its configuration and its class.
+
+    Args:
+        language_head: Whether the class with a head that predicts the next token is wanted.
 
     Raises:
         UserError: the code fails, names no model class, or lies in another repository than the model.
@@ -53,7 +64,8 @@ def remote_classes(model: str, folder: Path) -> tuple[PretrainedConfig, type[Pre
         raise UserError(
             f"model {model!r} asks for code from elsewhere ({foreign[0]}): download both into one folder and name that"
         )
-    key = next((key for key in _MODEL_KEYS if key in carried), None)
+    wanted = (_WITH_LANGUAGE_HEAD,) if language_head else _MODEL_KEYS
+    key = next((key for key in wanted if key in carried), None)
     if key is None:
         raise UserError(f"the code of model {model!r} names no class for reading text: choose another model")
     with explained(f"code of model {model!r}"):

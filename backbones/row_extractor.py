@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -122,22 +122,36 @@ class RowExtractor(ABC):
         """The rows of a batch, and for each of them the index of its context, int64 [rows]."""
         batch = TokenBatch(*(column.cpu() for column in batch))
         states = self.states(batch.tokens, batch.lengths)
-        filters = self.filters
-        candidates = choose(
-            batch, filters.keep_special_tokens, filters.keep_first_token, filters.positions, self.counts
-        )
-        kept = self._without_outliers(states, candidates, batch).flatten().nonzero().squeeze(1)
+        kept = self.kept_tokens(states, batch).flatten().nonzero().squeeze(1)
         activations = {
             name: state.flatten(0, 1).index_select(0, kept.to(state.device)).to("cpu", ROW_DTYPES[self.store_dtype])
             for name, state in states.items()
         }
         kept = kept.cpu()
-        self.counts.kept += len(kept)
-        self.counts.outliers += int(candidates.kept.sum()) - len(kept)
         tokens, documents, positions = (column.flatten().index_select(0, kept) for column in batch[:3])
         return CapturedRows(activations, tokens, documents, positions), kept // batch.tokens.shape[1]
 
-    def _without_outliers(self, states: dict[str, Tensor], candidates: Candidates, batch: TokenBatch) -> Tensor:
+    def kept_tokens(self, states: Mapping[str, Tensor], batch: TokenBatch) -> Tensor:
+        """The tokens of a batch that give rows, bool [batch, length], on the device; `counts` is added to.
+
+        Args:
+            states: [batch, length, d] at every hook point.
+            batch: On the CPU.
+
+        Raises:
+            UserError: an activation is NaN or infinite.
+        """
+        filters = self.filters
+        candidates = choose(
+            batch, filters.keep_special_tokens, filters.keep_first_token, filters.positions, self.counts
+        )
+        tokens = self._without_outliers(states, candidates, batch)
+        kept = int(tokens.sum())
+        self.counts.kept += kept
+        self.counts.outliers += int(candidates.kept.sum()) - kept
+        return tokens
+
+    def _without_outliers(self, states: Mapping[str, Tensor], candidates: Candidates, batch: TokenBatch) -> Tensor:
         """The kept tokens that are no outlier at any hook point, bool [batch, length], on the device."""
         content, kept, exempt = (mask.to(self.device) for mask in candidates)
         norms = {

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from datamodules.text import TokenBatch
+from datamodules.text import TokenBatch, real_tokens
 from datamodules.text.contexts import SPECIAL
 
 
@@ -36,11 +36,6 @@ class Candidates(NamedTuple):
     """Tokens that passed the filters."""
     exempt: Tensor
     """Tokens that are kept however long their vectors are."""
-
-
-def real_tokens(tokens: Tensor, lengths: Tensor) -> Tensor:
-    """bool [batch, length]: all tokens but the padding."""
-    return torch.arange(tokens.shape[1]) < lengths[:, None]
 
 
 def choose(

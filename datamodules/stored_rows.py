@@ -18,6 +18,7 @@ from datamodules.shards import (
     EvaluationLoader,
     Rank,
     Split,
+    is_store,
     read_batch,
     split_ranges,
 )
@@ -176,11 +177,15 @@ class StoredRows(LightningDataModule, Generic[Loader]):
     def _open(self, folder: Path) -> ActivationStore:
         # One process checks for all of them.
         store = ActivationStore(folder, verify=self.verify and self._rank.rank == 0)
-        for name in self.hook_points or []:
-            if name not in store.hook_points:
+        unknown = [name for name in self.hook_points or [] if name not in store.hook_points]
+        for name in unknown:
+            if is_store(elsewhere := Path(name).parent) and not elsewhere.samefile(folder):
                 raise UserError(
-                    f"{folder} has no hook point {name!r}: the nearest are {nearest(name, store.hook_points)}"
+                    f"data.hook_points names {name!r} of another store than {folder}, and rows belong together only "
+                    "within one: extract both into a new data.store, by naming both in data.extractor.hook_points"
                 )
+        for name in unknown[:1]:
+            raise UserError(f"{folder} has no hook point {name!r}: the nearest are {nearest(name, store.hook_points)}")
         return store
 
     def _split(self, store: ActivationStore) -> dict[Split, BlockShuffle]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,7 +25,6 @@ from datamodules.shards import (
 from datamodules.source import places_of_models, refuse_other_store
 from datamodules.stored_rows import StoredRows
 from datamodules.streaming import StreamingLoader
-from datamodules.text import HeldOut
 from datamodules.text_contexts import TextContexts
 from datamodules.text_pools import TextPools, place_of
 from run_store import UserError
@@ -131,7 +129,9 @@ class StreamedActivationDataModule(StoredRows[StreamingLoader]):
         """
         if self._loader is not None and self._loader.first_stored == 0:
             return self._sample(*self._open_filled(), rows)
-        activations, numbers = self._pools().sample(rows)
+        # the pools that are being read, if any: they know when the model is in use
+        pools = self._pools() if self._loader is None else self._loader.pools
+        activations, numbers = pools.sample(rows)
         return ActivationBatch(tuple(a.float() for a in activations), numbers)
 
     def describe_row(self, row: int) -> str:
@@ -181,11 +181,8 @@ class StreamedActivationDataModule(StoredRows[StreamingLoader]):
                 "validation_share and test_share are both 0, and training on the fly measures itself on held-out "
                 "documents alone: raise one of them"
             )
-        text = copy.copy(self.text)
         # What would be held out for a validation of that size is what is held out for both, since they lie end to end.
-        text.corpus = HeldOut(self.text.corpus, "validation", self.seed, share, 0.0)
-        text.max_tokens = self.held_out_tokens
-        return text
+        return self.text.part("validation", self.seed, share, 0.0, self.held_out_tokens)
 
     def _stored_loader(self) -> TrainingLoader:
         store, training = self._open_filled()

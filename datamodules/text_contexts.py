@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import math
 from collections import deque
@@ -18,6 +19,7 @@ from datamodules.text import (
     ContextRules,
     Corpus,
     Document,
+    HeldOut,
     TextCounts,
     TokenBatch,
     TokenWindow,
@@ -28,7 +30,7 @@ from datamodules.text import (
     template_tokens,
     tokenise,
 )
-from run_store import UserError
+from run_store import Split, UserError
 
 
 class WindowLoader:
@@ -221,6 +223,24 @@ class TextContexts(LightningDataModule):
     def transfer_batch_to_device(self, batch: Any, device: Any, dataloader_idx: int) -> Any:
         """Leaves windows on the CPU: the extractor moves what the model reads, batch by batch."""
         return batch
+
+    def part(
+        self, part: Split, seed: int, validation_share: float, test_share: float, max_tokens: int | None
+    ) -> TextContexts:
+        """The same contexts of one part of the corpus alone; `HeldOut` says which documents are in it.
+
+        Args:
+            part: train, validation or test.
+            seed: another seed holds other documents out.
+            validation_share: expected share of the documents, 0 to 1.
+            test_share: expected share of the documents, 0 to 1.
+            max_tokens: its contexts hold at most so many tokens; None reads all of the part.
+        """
+        text = copy.copy(self)
+        text.corpus = HeldOut(self.corpus, part, seed, validation_share, test_share)
+        text.max_tokens = max_tokens
+        text.first_window, text._reading, text._window_count = 0, _Reading(), None
+        return text
 
     def document_names(self) -> list[str]:
         """Names by document number, of all documents up to the end of the last window read."""

@@ -3,7 +3,7 @@ from datamodules.text.corpus import Corpus, Document
 from datamodules.text.held_out import HeldOut
 from datamodules.text.hugging_face import HuggingFaceDataset
 from datamodules.text.mixture import Mixture
-from datamodules.text.packing import TokenBatch, TokenWindow, grouped, make_window
+from datamodules.text.packing import TokenBatch, TokenWindow, grouped, make_window, real_tokens
 from datamodules.text.shuffled import Shuffled
 from datamodules.text.standard_library import StandardLibrary
 from datamodules.text.text_files import TextFiles
@@ -27,6 +27,7 @@ __all__ = [
     "grouped",
     "joining_tokens",
     "make_window",
+    "real_tokens",
     "template_tokens",
     "tokenise",
 ]

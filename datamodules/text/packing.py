@@ -39,6 +39,11 @@ class TokenWindow(NamedTuple):
     """For every context, batch after batch, its place in corpus order within the window, int64 [contexts]."""
 
 
+def real_tokens(tokens: Tensor, lengths: Tensor) -> Tensor:
+    """bool [batch, length]: all tokens but the padding."""
+    return torch.arange(tokens.shape[1], device=lengths.device) < lengths[:, None]
+
+
 def grouped(contexts: Iterable[Columns], size: int) -> Iterator[list[Columns]]:
     """Yields `size` contexts at a time; only the last group may have fewer."""
     source = iter(contexts)

@@ -31,11 +31,35 @@ class FiringDensity(Metric):
     def update(self, codes: Codes) -> None:
         """Counts the latents of one batch."""
         self.counts += codes.firing_counts()
-        self.rows += codes.values.shape[0]
+        self.rows += codes.batch
 
     def compute(self) -> Tensor:
         """[d_sae] in [0, 1]."""
         return self.counts / self.rows
+
+
+class MeanL1(Metric):
+    """Mean over rows of Σ|f|, the latents as the decoder takes them."""
+
+    full_state_update = False
+    is_differentiable = False
+
+    total: Tensor
+    rows: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("rows", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, codes: Codes) -> None:
+        """Adds the latents of one batch."""
+        self.total += codes.values.abs().sum(dtype=torch.float64)
+        self.rows += codes.batch
+
+    def compute(self) -> Tensor:
+        """Scalar; nan before any row was seen."""
+        return (self.total / self.rows).float()
 
 
 def summarize_density(density: Tensor) -> dict[str, Tensor]:

@@ -10,8 +10,9 @@ import torch
 from safetensors.torch import save_file
 from transformers import dynamic_module_utils
 
-from backbones import Extractor, load_backbone
+from backbones import Extractor, SplicedModel, has_language_head, load_backbone
 from backbones.loading import code_sha256
+from datamodules.text import TokenBatch
 from run_store import UserError
 
 # A bag of words that leaves a trace where it is run.
@@ -20,6 +21,7 @@ import pathlib
 
 import torch
 from transformers import PretrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import CausalLMOutput
 
 pathlib.Path(TRACE).touch()
 
@@ -45,6 +47,11 @@ class BagModel(PreTrainedModel):
 
     def forward(self, input_ids, attention_mask=None):
         return (self.words(input_ids),)
+
+
+class BagForCausalLM(BagModel):
+    def forward(self, input_ids, attention_mask=None):
+        return CausalLMOutput(logits=self.words(input_ids) @ self.words.weight.T)
 """
 
 
@@ -90,6 +97,28 @@ def test_code_is_run_when_the_model_is_named(bag):
     assert extractor.shapes() == {"words": 8}
     assert type(extractor.load()).__name__ == "BagModel"
     assert (bag.parent / "trace").exists()
+
+
+def a_batch():
+    tokens = torch.arange(6).reshape(2, 3)
+    return TokenBatch(tokens, torch.zeros_like(tokens), torch.arange(3).expand(2, 3), torch.tensor([3, 3]))
+
+
+def test_code_with_a_language_head_is_spliced_by_the_names_that_it_has(bag):
+    assert not has_language_head(str(bag), remote_code_of=str(bag))
+    heads = {"AutoConfig": "modeling_bag.BagConfig", "AutoModelForCausalLM": "modeling_bag.BagForCausalLM"}
+    write_config(bag, auto_map=heads)
+    assert has_language_head(str(bag), remote_code_of=str(bag))
+    model = SplicedModel(Extractor(str(bag), ["words"], remote_code_of=str(bag), device="cpu"), language_head=True)
+    clean = model.read(a_batch())
+    assert clean.output.shape == (2, 3, 40)
+    assert not model.splice(a_batch(), clean.kept, {"words": torch.zeros(8)}).any()
+
+
+def test_code_that_gives_neither_logits_nor_hidden_states_by_name_is_said(bag):
+    model = SplicedModel(Extractor(str(bag), ["words"], remote_code_of=str(bag), device="cpu"), language_head=False)
+    with pytest.raises(UserError, match=f"model '{bag}' returns no last hidden states: set the callback's `measure`"):
+        model.read(a_batch())
 
 
 def test_the_code_is_part_of_the_description(bag):

@@ -97,6 +97,16 @@ def test_an_unknown_hook_point_is_told_with_the_nearest(folder):
         opened(folder, hook_points=["encoder.layer.3"])
 
 
+def test_a_hook_point_of_another_store_is_told_apart_from_a_misspelt_one(folder, tmp_path, write_store):
+    other = write_store(tmp_path / "other")
+    with pytest.raises(
+        UserError, match=r"'.*other/layer' of another store than .*: extract both into a new data\.store"
+    ):
+        opened(folder, hook_points=["mistyped", f"{other}/layer"])
+    with pytest.raises(UserError, match="has no hook point"):
+        opened(folder, hook_points=[f"{folder}/mistyped"])
+
+
 @pytest.mark.parametrize(
     ("settings", "stage", "message"),
     [

@@ -4,6 +4,7 @@ import json
 import threading
 from collections import Counter
 from itertools import islice
+from time import sleep
 
 import pytest
 import torch
@@ -274,6 +275,30 @@ def test_a_sample_is_the_first_training_rows_and_a_row_is_told_by_its_window(mak
     assert torch.equal(sample.rows, sample.rows.sort(descending=True).values)
     assert len(data.sample(10**6).rows) > 1000
     assert data.describe_row(-1 - (3 << 32) - 7) == "row 7 of window 3 of the text"
+
+
+def test_a_sample_in_the_middle_of_a_run_waits_for_the_thread_that_reads(make_data):
+    """The model's hooks are those of whoever reads: two at a time would see one another's rows."""
+    data = make_data()
+    expected = data.sample(50)
+    reading, most = list[int](), list[int]()
+    read_window = data.extractor.read_window
+
+    def watched(window, progress=None):
+        reading.append(window.number)
+        most.append(len(reading))
+        sleep(0.02)  # so that whoever does not wait is seen
+        rows = read_window(window)
+        reading.pop()
+        return rows
+
+    data.extractor.read_window = watched
+    loader = data.train_dataloader()
+    batches_of(loader, 3)  # another pool is in the making now
+    for _ in range(3):
+        assert torch.equal(data.sample(50).activations[0], expected.activations[0])
+    data.teardown("fit")
+    assert max(most) == 1
 
 
 def test_what_goes_wrong_in_the_thread_stops_the_run_as_itself(make_data, tmp_path):

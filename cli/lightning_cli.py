@@ -23,6 +23,7 @@ from cli.quiet import quiet
 from cli.run_settings import RunSettings
 from cli.sources import find_measured
 from cli.starting import Asked, Start, start
+from cli.trainer_settings import refuse_impossible
 from lightning_modules.memory_guard import ran_out_of_memory
 from run_store import UserError
 
@@ -119,6 +120,8 @@ class FulguriteCLI(LightningCLI):
         """
         sys.argv = [*sys.argv[:1], *self.arguments]  # what Lightning starts its other processes with
         settings = self.config[self.subcommand]
+        if self.subcommand == "fit":
+            refuse_impossible(settings.trainer)
         self.config_text = self._parser(self.subcommand).dump(settings, skip_none=False)
         given = Namespace(run=settings.run)  # type: ignore[no-untyped-call]
         self.run_settings: RunSettings = self._parser(self.subcommand).instantiate_classes(given).run

@@ -15,10 +15,12 @@ VERBS = {
     "test": "measure a checkpoint on the test documents",
     "predict": "extract activations into a store",
     "data": "look into an activation store: data inspect STORE",
+    "export": "write a trained autoencoder for SAELens or sparsify: export --run RUN --format saelens --output DIR",
+    "import": "make a start of a published autoencoder: import FOLDER --output imported/NAME",
     "runs": "list, show, pause, resume, delete or clean runs",
 }
-OWN_ROOM = {"data": "cli.data", "runs": "cli.runs"}
-"""Verbs with verbs of their own, by module; all others are Lightning's."""
+OWN_ROOM = {"data": "cli.data", "export": "cli.export", "import": "cli.importing", "runs": "cli.runs"}
+"""Verbs that are functions of ours, by module; all others are Lightning's."""
 
 INTERRUPTED = 128 + signal.SIGINT
 

@@ -20,7 +20,11 @@ SPEAKERS = (
     "lightning.fabric.utilities.rank_zero",
     "lightning.pytorch.trainer.connectors.checkpoint_connector",
 )
-UNWANTED_WARNINGS = (r".*isinstance\(treespec, LeafSpec\).*", r".*does not have many workers.*")
+UNWANTED_WARNINGS = (
+    r".*isinstance\(treespec, LeafSpec\).*",
+    r".*does not have many workers.*",
+    r".*is an instance of `nn.Module` and is already saved.*",
+)
 
 
 def quiet() -> None:

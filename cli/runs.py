@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields
-from inspect import signature
 from pathlib import Path
 from typing import Literal
 
-from jsonargparse import ArgumentError, auto_cli
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 
-from run_store import UserError, nearest
+from cli.light_verbs import carry_out_one_of
+from run_store import UserError
 from run_store.checkpoints import in_words, list_checkpoints
 from run_store.cleaning import RunRules, plan_cleaning
 from run_store.completion import completion_of
@@ -212,33 +210,7 @@ def run(arguments: Sequence[str]) -> int:
     Raises:
         UserError: a verb or setting is unknown or has an impossible value, or the verb cannot do its work.
     """
-    verb = next(iter(arguments[1:]), "--help")
-    if verb not in VERBS and verb not in ("-h", "--help"):
-        raise UserError(f"there is no verb runs {verb!r}: the nearest are {nearest(verb, VERBS)}")
-    try:
-        code = auto_cli(
-            dict(VERBS),  # type: ignore[arg-type]
-            args=[verb, *arguments[2:]],
-            prog="python main.py runs",
-            exit_on_error=False,
-            allow_abbrev=False,
-        )
-    except ArgumentError as error:
-        raise UserError(f"runs {verb}: {_explained(str(error), verb)}") from error
-    return int(code or 0)
-
-
-def _explained(text: str, verb: str) -> str:
-    """The cause that the parser buried."""
-    if found := re.search(r"arguments are required: (?:\w+\.)?(\w+)", text):
-        return f"{found[1].upper()} is missing: python main.py runs {verb} {found[1].upper()}"
-    if found := re.search(r"unrecognized arguments: -*(\S+)", text):
-        return f"there is no setting {found[1]}: the nearest are {nearest(found[1], signature(VERBS[verb]).parameters)}"
-    setting = ".".join(re.findall(r'Parser key "([^"]+)"', text))
-    given = re.search(r"Given value: (.*)|Got value: (.*)", text)
-    if setting and given:
-        return f"{setting} cannot be {given[1] or given[2]!r}: python main.py runs {verb} --help"
-    return " ".join(text.split())
+    return carry_out_one_of(VERBS, "runs", arguments[1:])
 
 
 def _summary(run: FoundRun) -> dict[str, object]:

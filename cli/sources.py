@@ -60,13 +60,15 @@ def find_measured(settings: RunSettings, resume: str | None, spec: str) -> tuple
     """The run that validate and test measure, and its newest whole checkpoint.
 
     Args:
-        settings: `path` names the run.
+        settings: `path` names the run, or the checkpoint where `source` is path.
         resume: names it too, and goes first.
         spec: fingerprint of the settings, whose newest run is taken where none is named.
 
     Raises:
         UserError: there is no such run, or it has no checkpoint that can be used.
     """
+    if settings.source == "path" and settings.path and not resume:
+        return _of_a_path(Path(settings.path))
     if wanted := resume or settings.path:
         folder = _named(settings, wanted)
         return folder, newest_valid(folder / CHECKPOINTS_NAME)
@@ -76,6 +78,13 @@ def find_measured(settings: RunSettings, resume: str | None, spec: str) -> tuple
     raise UserError(
         f"there is no run of these settings in {settings.folder} to be measured: name one with --resume RUN_FOLDER"
     )
+
+
+def _of_a_path(checkpoint: Path) -> tuple[Path, Found]:
+    """A checkpoint that stands alone, such as an imported one, and the folder that measurements of it go to."""
+    found = Found(read_checkpoint(checkpoint))
+    beside = checkpoint.parent
+    return beside.parent if beside.name == CHECKPOINTS_NAME else beside, found
 
 
 def _named(settings: RunSettings, wanted: str) -> Path:

@@ -1,4 +1,4 @@
-from run_store.atomic import atomic_file, flush_to_disk, sha256_of, sweep_temporaries, write_json
+from run_store.atomic import atomic_file, atomic_folder, flush_to_disk, sha256_of, sweep_temporaries, write_json
 from run_store.errors import UserError, nearest
 from run_store.splits import Split, split_of
 
@@ -6,6 +6,7 @@ __all__ = [
     "Split",
     "UserError",
     "atomic_file",
+    "atomic_folder",
     "flush_to_disk",
     "nearest",
     "sha256_of",

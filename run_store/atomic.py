@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,6 +41,42 @@ def atomic_file(target: str | os.PathLike[str]) -> Iterator[Path]:
         flush_to_disk(target.parent)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if is_disk_full(error):
+            raise UserError(
+                f"no space left on the disk of {target}: free some space there or choose another folder"
+            ) from error
+        raise
+
+
+@contextmanager
+def atomic_folder(target: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yields a new folder beside `target` to write to; on success it is flushed to disk and renamed to `target`, and it
+    is removed when the block fails.
+
+    Raises:
+        UserError: there is something at `target` already, it cannot be written, or its disk is full.
+    """
+    target = Path(target)
+    partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
+    try:
+        if target.is_file() or (target.is_dir() and any(target.iterdir())):
+            raise UserError(f"there is something in {target} already: choose another folder, or delete it first")
+        shutil.rmtree(partial, ignore_errors=True)  # of a killed process that had the same number
+        partial.mkdir(parents=True)
+    except OSError as error:
+        raise UserError(f"{target} cannot be written ({error.strerror}): choose another folder") from error
+    try:
+        yield partial
+        mode = partial.stat().st_mode & 0o666  # by the umask; safetensors (≥ 0.8) would let the owner alone read
+        for path in partial.rglob("*"):
+            if path.is_file():
+                path.chmod(mode)
+            flush_to_disk(path)
+        flush_to_disk(partial)
+        os.replace(partial, target)  # takes the place of an empty folder, and of no other
+        flush_to_disk(target.parent)
+    except BaseException as error:
+        shutil.rmtree(partial, ignore_errors=True)
         if is_disk_full(error):
             raise UserError(
                 f"no space left on the disk of {target}: free some space there or choose another folder"

@@ -36,12 +36,21 @@ class Normalization(nn.Module, ABC):
     def forward(self, x: Tensor) -> Normalized:
         """Normalises x [b, d]."""
 
+    def common_factor(self) -> Tensor | None:
+        """Scalar that every row is multiplied by, which folds into the weights at export; None where more is done to a
+        row than that.
+        """
+        return None
+
 
 class NoNormalization(Normalization):
     """Activations as they are."""
 
     def forward(self, x: Tensor) -> Normalized:
         return Normalized(x, x.new_zeros(()), x.new_ones(()))
+
+    def common_factor(self) -> Tensor:
+        return torch.ones(())
 
 
 class DatasetScale(Normalization):
@@ -61,6 +70,9 @@ class DatasetScale(Normalization):
 
     def forward(self, x: Tensor) -> Normalized:
         return Normalized(x * self.factor, x.new_zeros(()), self.factor)
+
+    def common_factor(self) -> Tensor:
+        return self.factor
 
 
 class LayerNormalization(Normalization):

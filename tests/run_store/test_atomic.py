@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
-from run_store import UserError, atomic_file, sha256_of, sweep_temporaries, write_json
+from run_store import UserError, atomic_file, atomic_folder, sha256_of, sweep_temporaries, write_json
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -255,3 +255,43 @@ def test_sha256_over_block_boundaries(tmp_path: Path, size: int) -> None:
     content = bytes(position * 31 % 251 for position in range(size))
     (tmp_path / "file").write_bytes(content)
     assert sha256_of(tmp_path / "file") == hashlib.sha256(content).hexdigest()
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path):
+    target = tmp_path / "deep" / "folder"
+
+    def half():
+        with atomic_folder(target) as partial:
+            (partial / "file").write_text("half")
+            assert not target.exists()
+            (partial / "missing").unlink()
+
+    with pytest.raises(FileNotFoundError):
+        half()
+    assert not list(target.parent.iterdir())
+    with atomic_folder(target) as partial:
+        (partial / "inner").mkdir()
+        (partial / "inner" / "file").write_text("whole")
+    assert (target / "inner" / "file").read_text() == "whole"
+    assert [path.name for path in target.parent.iterdir()] == ["folder"]
+
+
+def test_a_folder_takes_the_place_of_an_empty_one_and_of_no_other(tmp_path):
+    target = tmp_path / "folder"
+    target.mkdir()
+    with atomic_folder(target) as partial:
+        (partial / "file").write_text("first")
+    with pytest.raises(UserError, match=r"there is something in .*folder already"), atomic_folder(target):
+        pass
+    assert (target / "file").read_text() == "first"
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UserError, match="there is something"), atomic_folder(tmp_path / "file"):
+        pass
+    with pytest.raises(UserError, match="cannot be written"), atomic_folder(tmp_path / "file" / "inner"):
+        pass
+
+
+def test_a_full_disk_leaves_no_folder(small_disk):
+    with pytest.raises(UserError, match="no space left on the disk"), atomic_folder(small_disk / "folder") as partial:
+        (partial / "file").write_bytes(bytes(1 << 20))
+    assert not list(small_disk.iterdir())

@@ -1,0 +1,82 @@
+"""Verbs that are plain functions, whose signature and docstring become the options. None of them pays for importing
+torch or lightning before it needs them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from inspect import Parameter, signature
+from typing import Any
+
+from jsonargparse import ArgumentError, auto_cli
+
+from run_store import UserError, nearest
+
+Verb = Callable[..., Any]
+
+
+def carry_out_one_of(verbs: Mapping[str, Verb], command: str, arguments: Sequence[str]) -> int:
+    """Carries out one of several verbs.
+
+    Args:
+        verbs: by name.
+        command: what they belong to, such as `runs`.
+        arguments: behind it.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        UserError: a verb or setting is unknown or has an impossible value, or the verb cannot do its work.
+    """
+    verb = next(iter(arguments), "--help")
+    if verb in ("-h", "--help"):
+        return _called(dict(verbs), f"python main.py {command}", [verb])
+    if verb not in verbs:
+        raise UserError(f"there is no verb {command} {verb!r}: the nearest are {nearest(verb, verbs)}")
+    return carry_out(verbs[verb], f"{command} {verb}", arguments[1:])
+
+
+def carry_out(verb: Verb, command: str, arguments: Sequence[str]) -> int:
+    """Carries out one verb. Settings without a default stand first, unless they are keyword-only.
+
+    Args:
+        verb: what does the work.
+        command: what it is called, such as `runs show`.
+        arguments: behind that.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        UserError: a setting is unknown, missing or has an impossible value, or the verb cannot do its work.
+    """
+    try:
+        return _called(verb, f"python main.py {command}", arguments)
+    except ArgumentError as error:
+        raise UserError(f"{command}: {_explained(str(error), verb, command)}") from error
+
+
+def _called(component: Any, program: str, arguments: Sequence[str]) -> int:
+    code = auto_cli(component, args=list(arguments), prog=program, exit_on_error=False, allow_abbrev=False)
+    return int(code or 0)
+
+
+def _explained(text: str, verb: Verb, command: str) -> str:
+    """The cause that the parser buried."""
+    settings = signature(verb).parameters
+    if found := re.search(r"arguments are required: (?:\w+\.)?(?:--)?(\w+)", text):
+        option = settings[found[1]].kind is Parameter.KEYWORD_ONLY
+        name = f"--{found[1]} VALUE" if option else found[1].upper()
+        return f"{name.split()[0]} is missing: python main.py {command} {name}"
+    if found := re.search(r"unrecognized arguments: -*(\S+)", text):
+        return f"there is no setting {found[1]}: the nearest are {nearest(found[1], settings)}"
+    setting = ".".join(re.findall(r'Parser key "([^"]+)"', text))
+    given = re.search(r"Given value: (.*)|Got value: (.*)", text)
+    if setting and given:
+        value = given[1] or given[2]
+        if kind := re.search(r"Not of type (\w+)", text):
+            return f"{setting} must be of type {kind[1]}, not {value!r}"
+        return f"{setting} cannot be {value!r}: python main.py {command} --help"
+    return " ".join(text.split())

@@ -1,0 +1,39 @@
+"""From a trained model to a folder that others load."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from exports.formats import FORMATS, FormatName
+from exports.model_card import model_card
+from exports.provenance import Provenance
+from exports.trained import Trained
+from lightning_modules.sparse_autoencoding import SparseAutoencoding
+from run_store import atomic_folder
+
+CARD = "README.md"
+
+
+def export_model(model: SparseAutoencoding, output: Path, format: FormatName, trained: Trained | None = None) -> str:
+    """Writes weights, settings and model card into a new folder, which appears whole or not at all.
+
+    Args:
+        model: built and trained.
+        output: the folder; it may be there if it is empty.
+        format: of the files.
+        trained: where the model is from, for metadata and card.
+
+    Returns:
+        What loads it, as a line of code.
+
+    Raises:
+        UserError: the format cannot hold this model, or there is something in the folder.
+    """
+    chosen = FORMATS[format]
+    provenance = Provenance.of(trained)
+    files = chosen.to_files(model, provenance.metadata())
+    card = model_card(model, format, chosen.loading.format(folder=output.name), provenance)
+    with atomic_folder(output) as folder:
+        files.write(folder)
+        (folder / CARD).write_text(card, encoding="utf-8")
+    return chosen.loading.format(folder=output)

@@ -1,6 +1,7 @@
 from callbacks.activation_writer import ActivationWriter
 from callbacks.checkpoint_io import AtomicCheckpointIO, SaveOptions
 from callbacks.checkpoint_retention import CheckpointRetention
+from callbacks.dead_neuron_resampling import DeadNeuronResampling
 from callbacks.dictionary_recovery import DictionaryRecovery
 from callbacks.extraction_progress import ExtractionProgress
 from callbacks.feature_statistics import FeatureStatistics
@@ -11,11 +12,13 @@ from callbacks.random_states import RandomStates
 from callbacks.run_record import RunRecordKeeper
 from callbacks.run_summary import RunSummary
 from callbacks.save_checkpoints import SaveCheckpoints
+from callbacks.spliced_evaluation import SplicedEvaluation
 
 __all__ = [
     "ActivationWriter",
     "AtomicCheckpointIO",
     "CheckpointRetention",
+    "DeadNeuronResampling",
     "DictionaryRecovery",
     "ExtractionProgress",
     "FeatureStatistics",
@@ -27,5 +30,6 @@ __all__ = [
     "RunSummary",
     "SaveCheckpoints",
     "SaveOptions",
+    "SplicedEvaluation",
     "TrainingProgress",
 ]

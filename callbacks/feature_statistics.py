@@ -19,7 +19,7 @@ CANDIDATES = 4
 
 class FeatureStatistics(Callback):
     """After each validation: the histogram of log10 firing densities, and for some latents the places where they fire
-    most, the token marked.
+    most, the token marked. Of latents with a sign the places of either sign stand in one table, by magnitude.
 
     The latents are drawn once from `seed`, so that a page can be compared with the one before. Dead ones are left out;
     dense ones, which as a rule mean nothing, stand apart.
@@ -52,8 +52,8 @@ class FeatureStatistics(Callback):
         columns = outputs["codes"].columns(self._watched.to(pl_module.device)).T.cpu().float()
         values = torch.cat([self._values, columns], dim=1)
         rows = torch.cat([self._rows, outputs["rows"].cpu().expand(len(columns), -1)], dim=1)
-        best = values.topk(self._values.shape[1], dim=1)
-        self._values, self._rows = best.values, rows.gather(1, best.indices)
+        best = values.abs().topk(self._values.shape[1], dim=1).indices
+        self._values, self._rows = values.gather(1, best), rows.gather(1, best)
 
     def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
         if trainer.sanity_checking or not trainer.is_global_zero:
@@ -69,8 +69,8 @@ class FeatureStatistics(Callback):
     def page(self, data: Any, density: Tensor) -> str:
         """The page of snippets as Markdown; density [d_sae]."""
         tokenizer = data.tokenizer()
-        alive = [i for i, latent in enumerate(self._watched) if self._values[i, 0] > 0 and density[latent] > 0]
-        alive.sort(key=lambda i: -float(self._values[i, 0]))
+        alive = [i for i, latent in enumerate(self._watched) if self._values[i, 0] != 0 and density[latent] > 0]
+        alive.sort(key=lambda i: -abs(float(self._values[i, 0])))
         dense = density > DENSE_ABOVE
         sections = {
             "Latents, strongest first": [i for i in alive if not dense[self._watched[i]]],
@@ -99,11 +99,11 @@ class FeatureStatistics(Callback):
         """The strongest places as (value, row), one a document first: a text that repeats itself would fill the
         table.
         """
-        fired = self._values[i] > 0
+        fired = self._values[i] != 0
         values, rows = self._values[i][fired].tolist(), self._rows[i][fired]
         documents = data.store.provenance(rows).documents.tolist()
         repeated = [documents.index(document) != place for place, document in enumerate(documents)]
-        order = sorted(range(len(values)), key=lambda place: (repeated[place], -values[place]))
+        order = sorted(range(len(values)), key=lambda place: (repeated[place], -abs(values[place])))
         return [(values[place], int(rows[place])) for place in order[: self.snippets]]
 
 

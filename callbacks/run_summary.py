@@ -6,9 +6,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from callbacks.graceful_stop import RunStopped
+from lightning_modules.diagnosis import Diagnosis
+from run_store import write_json
 from run_store.checkpoints import list_checkpoints
 
 TABLE = {
@@ -18,12 +21,20 @@ TABLE = {
     "val/dead": ("dead latents (never fire in validation)", "{:.2%}"),
     "train/dead": ("dead latents (training window)", "{:.2%}"),
     "val/dense": ("dense latents", "{:.2%}"),
+    "val/ce_loss_score": ("CE loss recovered with the reconstruction in the model", "{:.1%}"),
+    "val/embedding_cosine": ("cosine of the embedding with the reconstruction in the model", "{:.3f}"),
     "val/recovered": ("true features found (cosine ≥ 0.9)", "{:.1%}"),
 }
 
+DIAGNOSIS_NAME = "diagnosis.json"
+DIAGNOSED_ROWS = 4096
+TOLD_ABOVE = 0.01
+"""Share of dead latents above which the diagnosis is printed; it is written in any case."""
+
 
 class RunSummary(Callback):
-    """Prints the resume command at the start and a table at the end.
+    """Prints the resume command at the start and a table at the end, with a diagnosis where more than 1% of the latents
+    are dead: why, and which loss terms reach them. RUN_FOLDER/diagnosis.json holds it whatever their share.
 
     The command stands at the start because a killed run can print nothing. It names the saved config, so it is right
     whatever was typed.
@@ -31,6 +42,7 @@ class RunSummary(Callback):
 
     _folder = Path()
     _started = 0.0
+    _diagnosis = ""
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._started = time.perf_counter()
@@ -50,9 +62,25 @@ class RunSummary(Callback):
             go_on = f"; to go on from the last checkpoint: {resume_command(self._folder)}" if saved else ""
             print(f"{step}{go_on}", flush=True)
 
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Makes the diagnosis, while the weights are still on their device."""
+        if trainer.is_global_zero:
+            self._diagnosis = self._diagnosed(pl_module)
+
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero:
-            print(self.table(trainer, pl_module), flush=True)
+            print(self.table(trainer, pl_module) + self._diagnosis, flush=True)
+
+    def _diagnosed(self, module: Any) -> str:
+        """Writes the diagnosis, and returns it as text where it is worth a look."""
+        dead = never_firing(module)
+        activations = module.data.sample(DIAGNOSED_ROWS).activations
+        pair = module.pair([part.to(module.device) for part in activations])
+        rows_at_once = min(module.memory.rows_at_once or module.data.batch_size, module.data.batch_size)
+        diagnosis = Diagnosis.of(module.autoencoder, pair.x, pair.y, dead, rows_at_once)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        write_json(self._folder / DIAGNOSIS_NAME, diagnosis.plain())
+        return f"\n\n{diagnosis.in_words()}" if len(dead) > TOLD_ABOVE * module.autoencoder.d_sae else ""
 
     def table(self, trainer: Trainer, pl_module: Any) -> str:
         """The closing table as text."""
@@ -73,6 +101,16 @@ class RunSummary(Callback):
             weights = f"--run.source run --run.path {self._folder} --trainer.max_epochs {epochs}"
             hint += f"\ntrain on:    python main.py fit --config {newest_config(self._folder)} {weights}"
         return f"\n{type(pl_module.autoencoder).__name__}, d_sae {pl_module.autoencoder.d_sae}\n{body}\n{hint}"
+
+
+def never_firing(module: Any) -> torch.Tensor:
+    """[n] numbers of the latents that count as dead, in training or in the last validation."""
+    silent = torch.zeros(module.autoencoder.d_sae, dtype=torch.bool, device=module.device)
+    if (dead := module.dead_latents()) is not None:
+        silent[dead] = True
+    if (density := getattr(module, "firing_density", None)) is not None:
+        silent |= density == 0
+    return silent.nonzero().flatten()
 
 
 def resume_command(folder: Path) -> str:

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from lightning_modules.functional import Codes
-from lightning_modules.metrics import FiringDensity, FractionOfVarianceUnexplained, summarize_density
+from lightning_modules.metrics import FiringDensity, MeanL1, ReconstructionScores, summarize_density
 
 
 class Evaluation(nn.Module):
-    """Metrics over every row of a split, on the scale of the activations.
+    """Metrics over every row of a split, on the scale of the activations; latents as the autoencoder has them.
 
     Args:
         outputs: width of each hook point that is reconstructed.
@@ -23,9 +23,9 @@ class Evaluation(nn.Module):
     def __init__(self, outputs: Sequence[int], names: Sequence[str], d_sae: int) -> None:
         super().__init__()
         self.names = tuple(names)
-        self.fvu = nn.ModuleList(FractionOfVarianceUnexplained(width) for width in outputs)
-        self.without_latents = nn.ModuleList(FractionOfVarianceUnexplained(width) for width in outputs)
+        self.reconstruction = nn.ModuleList(ReconstructionScores(width) for width in outputs)
         self.firing = FiringDensity(d_sae)
+        self.l1 = MeanL1()
 
     def update(
         self, codes: Codes, targets: Sequence[Tensor], reconstructions: Sequence[Tensor], ablated: Sequence[Tensor]
@@ -39,27 +39,27 @@ class Evaluation(nn.Module):
             ablated: [b, d] of each, what is reconstructed when every latent is 0.
         """
         self.firing.update(codes)
-        for place, target in enumerate(targets):
-            self.fvu[place].update(target, reconstructions[place])  # type: ignore[operator]
-            self.without_latents[place].update(target, ablated[place])  # type: ignore[operator]
+        self.l1.update(codes)
+        for metric, *rows in zip(self.reconstruction, targets, reconstructions, ablated, strict=True):
+            metric.update(*rows)  # type: ignore[operator]
 
     def density(self) -> Tensor:
         """[s] share of the rows on which each latent fires."""
         return self.firing.compute()
 
     def scores(self) -> dict[str, Tensor]:
-        """Scalars by name. FVU is the mean over the hook points that are reconstructed, and is told of each where there
-        are several; `fvu_without_latents` is what is left unexplained when every latent is 0.
+        """Scalars by name: those of `ReconstructionScores`, means over the hook points that are reconstructed,
+        `explained_variance`, `l1` and what follows from the density. FVU is told of each hook point where there are
+        several.
         """
-        each = [metric.compute() for metric in self.fvu]  # type: ignore[operator]
-        fvu = torch.stack(each).mean()
-        ablated = torch.stack([metric.compute() for metric in self.without_latents]).mean()  # type: ignore[operator]
-        scores = {"fvu": fvu, "explained_variance": 1 - fvu, "fvu_without_latents": ablated}
+        each = [metric.compute() for metric in self.reconstruction]  # type: ignore[operator]
+        scores = {name: torch.stack([of_one[name] for of_one in each]).mean() for name in each[0]}
+        scores |= {"explained_variance": 1 - scores["fvu"], "l1": self.l1.compute()}
         if len(each) > 1:
-            scores |= {f"fvu/{name}": value for name, value in zip(self.names, each, strict=True)}
+            scores |= {f"fvu/{name}": of_one["fvu"] for name, of_one in zip(self.names, each, strict=True)}
         return scores | summarize_density(self.density())
 
     def reset(self) -> None:
         """Forgets every row."""
-        for metric in (*self.fvu, *self.without_latents, self.firing):
+        for metric in (*self.reconstruction, self.firing, self.l1):
             metric.reset()  # type: ignore[operator]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -30,6 +31,7 @@ from lightning_modules.non_finite import (
     stored_badly,
     with_bad_gradient_if_bad,
 )
+from lightning_modules.optimizer_settings import check_optimizer
 from lightning_modules.schedules import WarmupDecay, steps_of
 from lightning_modules.sides import HookPointPair, Pair
 from run_store import UserError
@@ -123,6 +125,7 @@ class SparseAutoencoding(LightningModule):
             UserError: naming the setting.
         """
         self.autoencoder.check_settings()
+        check_optimizer(self.make_optimizer)
         if self.memory.rows_at_once and not self.autoencoder.rows_are_independent:
             raise UserError(
                 f"model.rows_at_once is {self.memory.rows_at_once}, and {type(self.autoencoder).__name__} selects over "
@@ -189,9 +192,9 @@ class SparseAutoencoding(LightningModule):
             for row in bad_rows(part)[:1]:
                 raise stored_badly(self.data.describe_row(int(sample.rows[row])))
         self.pair.fit(activations)
-        y = self.pair(activations).y
-        mean = y.mean(dim=0)
-        self.autoencoder.start_from_data(mean if self.center == "mean" else geometric_median(y), mean)
+        x, y, _ = self.pair(activations)
+        middle = geometric_median if self.center == "geometric_median" else partial(torch.mean, dim=0)
+        self.autoencoder.start_from_data(middle(y), y.mean(dim=0), None if x is y else middle(x))
         self.started.fill_(True)
 
     # ---- training
@@ -378,7 +381,9 @@ class SparseAutoencoding(LightningModule):
 
     def _log_evaluation(self, stage: str) -> None:
         self.firing_density = self.evaluation.density()
-        self.log_dict({f"{stage}/{name}": value for name, value in self.evaluation.scores().items()})
+        gauges = self.autoencoder.wiring.gauges(self.autoencoder.W_dec, self.pair.reconstructed_names)
+        scores = self.evaluation.scores() | gauges
+        self.log_dict({f"{stage}/{name}": value for name, value in scores.items()})
         self.evaluation.reset()
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lightning_modules.autoencoders.aux_k import AuxK
 from lightning_modules.autoencoders.base import Autoencoder
+from lightning_modules.autoencoders.inference import LargestMagnitudes
 from lightning_modules.autoencoders.topk import check_k
 from lightning_modules.autoencoders.wiring import Wiring
 from lightning_modules.functional import SparseCodes, linear_topk
@@ -26,6 +27,9 @@ class AbsTopK(Autoencoder):
         k_aux: how many dead latents reconstruct the error; d_in / 2 by default.
         wiring: what is read and what is reconstructed; one hook point for both by default.
     """
+
+    signed = True
+    revived_length = 0.5
 
     def __init__(
         self,
@@ -46,3 +50,6 @@ class AbsTopK(Autoencoder):
     def encode(self, x: Tensor) -> SparseCodes:
         values, indices = linear_topk(x, self.W_enc, self.encoder_bias(), self.k, signed=True)
         return SparseCodes(values, indices, self.d_sae)
+
+    def inference(self) -> LargestMagnitudes:
+        return LargestMagnitudes(self.k)

@@ -14,6 +14,8 @@ from typing import ClassVar, Literal, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from lightning_modules.autoencoders.inference import Activation
+from lightning_modules.autoencoders.target_l0 import SparsityCoefficient
 from lightning_modules.autoencoders.wiring import Autoencoding, Wiring
 from lightning_modules.functional import Codes, Spread, squared_error
 from run_store import UserError
@@ -108,6 +110,13 @@ class Autoencoder(nn.Module, ABC):
     """Whether `encode` asks for all pre-activations through `pre_activations`, as a wiring needs that does not multiply
     all of x with all of W_enc."""
 
+    signed: ClassVar[bool] = False
+    """Whether latents may be negative, so that one stands for a direction and its opposite."""
+
+    revived_length: ClassVar[float] = 0.2
+    """How long the encoder row of a latent that is started anew becomes, as a share of the others' mean. The published
+    fifth disturbs little, but is too short where a latent must be among the largest to fire, and learns only then."""
+
     auxiliary: AuxiliaryLoss | None = None
     """A loss that the variant shares with others; set in `__init__`."""
 
@@ -120,15 +129,26 @@ class Autoencoder(nn.Module, ABC):
     W_dec: nn.Parameter
     b_dec: nn.Parameter
     mean: Tensor
+    coefficient: SparsityCoefficient | None
+    """Weight of the sparsity penalty, which may follow a target L0; set in `__init__` where there is one."""
 
     def __init__(self, d_sae: int, wiring: Wiring | None = None) -> None:
         super().__init__()
         self.d_sae = d_sae
         self.wiring = Autoencoding() if wiring is None else wiring
+        self.coefficient = None
 
     @abstractmethod
     def encode(self, x: Tensor) -> Codes:
         """Latents of x [b, d_in]."""
+
+    def inference(self) -> Activation:
+        """What `encode` comes down to in evaluation, for file formats.
+
+        Raises:
+            UserError: to nothing that they know.
+        """
+        raise UserError(f"{type(self).__name__} encodes as no file format of others knows: use --format safetensors")
 
     def reconstruction_terms(
         self, x: Tensor, y: Tensor, codes: Codes, reconstruction: Tensor, whole: WholeBatch
@@ -186,6 +206,8 @@ class Autoencoder(nn.Module, ABC):
             )
         if self.wiring.needs_pre_activations and not self.encodes_by_pre_activations:
             raise UserError(f"{variant} cannot be wired as {wiring}: take JumpReLU, ReLU or Gated")
+        if self.coefficient is not None:
+            self.coefficient.check()
 
     def build(self, inputs: int | Sequence[int], outputs: int | Sequence[int] | None = None) -> None:
         """Makes the weights. Rows of W_dec are random unit vectors, W_enc = W_dec, biases are 0, unless the wiring
@@ -228,24 +250,26 @@ class Autoencoder(nn.Module, ABC):
         return sum(self.wiring.outputs)
 
     @torch.no_grad()
-    def start_from_data(self, center: Tensor, mean: Tensor) -> None:
-        """Sets b_dec to `center` and remembers the `mean` of y, both [d_out]: the mean is what FVU is measured
-        against.
+    def start_from_data(self, center: Tensor, mean: Tensor, center_of_x: Tensor | None = None) -> None:
+        """Sets b_dec to `center`, unless the wiring starts otherwise, and remembers the `mean` that FVU is measured
+        against, both of y [d_out]; `center_of_x` [d_in] is the same by default.
         """
-        self.b_dec.copy_(center)
+        self.b_dec.copy_(self.wiring.start_from_data(center if center_of_x is None else center_of_x, center))
         self.mean.copy_(mean)
 
     def encoder_bias(self) -> Tensor:
         """[s], such that pre-activations are x W_encᵀ + it."""
         return self.wiring.encoder_bias(self.W_enc, self.b_enc, self.b_dec)
 
-    def pre_activations(self, x: Tensor) -> Tensor:
-        """z [b, s] of x [b, d_in], in the weights' dtype."""
-        return self.wiring.project(x, self.W_enc, self.encoder_bias()).to(self.W_enc.dtype)
+    def pre_activations(self, x: Tensor, latents: Tensor | None = None) -> Tensor:
+        """z [b, s] of x [b, d_in], or [b, n] of some latents [n], in the weights' dtype."""
+        return self.wiring.project(x, self.W_enc, self.encoder_bias(), latents).to(self.W_enc.dtype)
 
-    def weighed(self, values: Tensor) -> Tensor:
-        """Latents [b, s] as a penalty counts them: times the norms of their decoder rows, where these are not 1."""
-        norms = self.wiring.decoder_norms(self.W_dec)
+    def weighed(self, values: Tensor, latents: Tensor | None = None) -> Tensor:
+        """Latents [b, s], or values of some latents [b, n], as a penalty counts them: times the norms of their decoder
+        rows, where these are not 1.
+        """
+        norms = self.wiring.decoder_norms(self.W_dec if latents is None else self.W_dec[latents])
         return values if norms is None else values * norms
 
     def without_latents(self, x: Tensor) -> Tensor:
@@ -308,10 +332,12 @@ class Autoencoder(nn.Module, ABC):
             l0: scalar, the mean L0 of the step's rows over all ranks, on the weights' device.
             done: the share of the run that is done, in (0, 1].
         """
+        if self.coefficient is not None:
+            self.coefficient.observe(l0)
 
     def gauges(self) -> dict[str, Tensor]:
         """Scalars by name that are worth a curve beside the losses, such as a threshold."""
-        return {}
+        return {} if self.coefficient is None else self.coefficient.gauges()
 
     def latent_parameters(self) -> dict[str, nn.Parameter]:
         """Parameters with one row a latent, by name: what a latent that is started anew takes along."""
@@ -321,7 +347,7 @@ class Autoencoder(nn.Module, ABC):
     @torch.no_grad()
     def revive(self, latents: Tensor, x: Tensor, error: Tensor) -> None:
         """Starts dead latents anew, each towards a row that is reconstructed badly (Bricken et al. 2023): encoder rows
-        become a fifth as long as those of the others are on average, biases 0.
+        become `revived_length` times as long as those of the others are on average, biases 0.
 
         Args:
             latents: [n] their numbers.
@@ -331,9 +357,9 @@ class Autoencoder(nn.Module, ABC):
         others = torch.ones(self.d_sae, dtype=torch.bool, device=latents.device).index_fill_(0, latents, False)
         norms = torch.linalg.vector_norm(self.W_enc[others], dim=1)
         length = norms.mean() if len(norms) else norms.new_ones(())
-        new = self.wiring.revival(x, error, self.b_dec)
+        new = self.wiring.revival(latents, x, error, self.b_dec)
         self.W_dec[latents] = new.decoder.to(self.W_dec)
         if not self.shares_directions:
-            self.W_enc[latents] = (0.2 * length * new.encoder).to(self.W_enc)
+            self.W_enc[latents] = (self.revived_length * length * new.encoder).to(self.W_enc)
         if self.b_enc is not None:
             self.b_enc[latents] = 0

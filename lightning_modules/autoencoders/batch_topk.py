@@ -2,34 +2,23 @@
 
 from __future__ import annotations
 
-import torch
 from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, PositiveInt
 from torch import Tensor
 
 from lightning_modules.autoencoders.aux_k import AuxK
 from lightning_modules.autoencoders.base import Autoencoder, TrainingPass, WholeBatch
+from lightning_modules.autoencoders.batch_selection import BatchSelection
+from lightning_modules.autoencoders.inference import Thresholds
 from lightning_modules.autoencoders.topk import check_k
 from lightning_modules.autoencoders.wiring import Wiring
-from lightning_modules.functional import Codes, DenseCodes, SparseCodes, linear_batch_topk
-
-STEPS_PER_WINDOW = 10
-"""The threshold averages over the last 1/10 of the batches so far, as long as that is fewer than 1 / (1 − decay)."""
+from lightning_modules.functional import Codes
 
 
 class BatchTopK(Autoencoder):
-    """In training keeps the k·b largest of relu(z) over the b rows of a batch, z = (x − b_dec) W_encᵀ + b_enc: a row
-    with much to tell keeps more than k, another fewer. In evaluation (`eval()`) a row cannot depend on its neighbours,
-    so what is kept is what exceeds a threshold:
+    """Keeps the k·b largest of relu(z) over the b rows of a batch, those of all ranks, in training, and what exceeds a
+    threshold θ that follows from these in evaluation: see `BatchSelection`.
 
-        f_i = z_i · 1[z_i > θ],  θ ← θ + w (least − θ),  w = max(1 − threshold_decay, 10 / (10 + n))
-
-    with `least` the smallest positive value that the n-th batch kept (n from 0, so the first sets θ). A fixed decay
-    would remember the first batches of a short run to its end; with w as it is, θ is that of the recent batches
-    whatever the length of the run, and L0 in evaluation comes out near k. Before any training θ is 0. A batch without
-    a finite positive value leaves θ as it is.
-
-    The batch is that of one process and one forward: under DDP each rank keeps k·b of its own rows. `AuxK` revives
-    dead latents.
+    `AuxK` revives dead latents.
 
     Args:
         d_sae: number of latents.
@@ -41,9 +30,7 @@ class BatchTopK(Autoencoder):
     """
 
     rows_are_independent = False
-
-    threshold: Tensor
-    batches_seen: Tensor
+    revived_length = 0.7
 
     def __init__(
         self,
@@ -55,37 +42,35 @@ class BatchTopK(Autoencoder):
         wiring: Wiring | None = None,
     ) -> None:
         super().__init__(d_sae, wiring)
-        self.k = k
         self.auxiliary = AuxK(aux_k_coefficient, k_aux)
-        self.threshold_decay = threshold_decay
+        self.selection = BatchSelection(k, threshold_decay)
+
+    @property
+    def k(self) -> int:
+        """Latents kept for each row on average."""
+        return self.selection.k
+
+    @property
+    def threshold(self) -> Tensor:
+        """θ, scalar."""
+        return self.selection.threshold
 
     def check_settings(self) -> None:
         super().check_settings()
         check_k(self.k, self.d_sae)
 
-    def build_own(self) -> None:
-        self.register_buffer("threshold", torch.zeros(()))
-        self.register_buffer("batches_seen", torch.zeros((), dtype=torch.int64))
-
     def encode(self, x: Tensor) -> Codes:
-        if self.training:
-            return SparseCodes(*linear_batch_topk(x, self.W_enc, self.encoder_bias(), self.k), self.d_sae)
-        z = self.pre_activations(x)
-        return DenseCodes(z * (z > self.threshold))
+        return self.selection.encode(self, x)
+
+    def inference(self) -> Thresholds:
+        return Thresholds(self.threshold.expand(self.d_sae))
 
     def training_pass(
         self, x: Tensor, dead: Tensor | None = None, whole: WholeBatch | None = None, y: Tensor | None = None
     ) -> TrainingPass:
         result = super().training_pass(x, dead, whole, y)
-        if self.training:
-            self.follow(result.codes.values)
+        self.selection.follow(result.codes)
         return result
 
-    @torch.no_grad()
-    def follow(self, kept: Tensor) -> None:
-        """Moves the threshold towards the smallest positive of the values that a batch kept, of any shape."""
-        least = kept.where(kept > 0, torch.inf).amin()
-        weight = (STEPS_PER_WINDOW / (STEPS_PER_WINDOW + self.batches_seen)).clamp_min(1 - self.threshold_decay)
-        usable = least.isfinite()
-        self.threshold.copy_(torch.where(usable, torch.lerp(self.threshold, least, weight.to(least)), self.threshold))
-        self.batches_seen += usable
+    def gauges(self) -> dict[str, Tensor]:
+        return {"threshold": self.threshold}

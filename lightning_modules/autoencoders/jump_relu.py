@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from lightning_modules.autoencoders.base import Autoencoder, LossTerm, WholeBatch
+from lightning_modules.autoencoders.inference import Thresholds
+from lightning_modules.autoencoders.target_l0 import SparsityCoefficient, check_target, target_count
 from lightning_modules.autoencoders.wiring import Wiring
 from lightning_modules.functional import Codes, DenseCodes
 from run_store import UserError
@@ -21,17 +23,18 @@ from run_store import UserError
 class JumpReLU(Autoencoder):
     """f = z · 1[z > θ], z = (x − b_dec) W_encᵀ + b_enc, with a threshold θ_i ≥ 0 learnt for each latent.
 
-    The penalty is one of these, as a mean over rows and with decoder rows of unit norm:
+    The penalty is one of these, as a mean over rows:
 
-        l0:         l0_coefficient · L0,  L0 = Σ_i 1[z_i > θ_i]
-        tanh:       l0_coefficient · Σ_i tanh(tanh_scale · f_i)
-        target L0:  target_l0_coefficient · (mean L0 / target_l0 − 1)²
+        l0:      l0_coefficient · L0,  L0 = Σ_i 1[z_i > θ_i]
+        tanh:    l0_coefficient · Σ_i tanh(tanh_scale · f_i ‖W_dec[i]‖)
+        target:  target_l0_coefficient · (mean L0 / target_l0 − 1)²
 
     A jump has no useful gradient, so that of θ is estimated with a rectangle of width ε = bandwidth around it:
     ∂f/∂θ = −(θ/ε) · 1[|z − θ| < ε/2] and ∂1[z > θ]/∂θ = −(1/ε) · 1[|z − θ| < ε/2]. z has the gradient of the values
-    that fire and no other: l0 and the target reach θ alone.
+    that fire and no other: l0 and target reach θ alone.
 
-    Dead latents, which neither of these reaches, are drawn back by pre_act_coefficient · Σ_dead relu(θ_i − z_i).
+    Dead latents, which neither of these reaches, are drawn back by pre_act_coefficient ·
+    Σ_dead relu(θ_i − z_i) ‖W_dec[i]‖.
 
     θ is a parameter by itself, clamped to ≥ 0 after a step; under Adam its logarithm would move small thresholds too
     slowly. Widths and coefficients are meant for inputs of mean norm sqrt(d_in) (the default normalisation) and a
@@ -39,10 +42,13 @@ class JumpReLU(Autoencoder):
 
     Args:
         d_sae: number of latents.
-        l0_coefficient: weight of the penalty; more makes codes sparser.
-        penalty: what is counted of a latent that fires: itself (l0), or how high it is (tanh).
-        target_l0: the mean L0 that is asked for; given, it takes the place of the l0 penalty.
-        target_l0_coefficient: weight of the target's loss.
+        l0_coefficient: weight of the penalties l0 and tanh; more makes codes sparser. With target_l0 it is where the
+            search begins.
+        penalty: what is counted: a latent that fires (l0), how high it is (tanh), or by how much the mean L0 misses
+            target_l0 (target).
+        target_l0: the mean L0 that is asked for: from 1 on a number of latents, below 1 a share of d_sae. Given, a
+            controller moves the weight of l0 or tanh until it is reached; the penalty target needs none.
+        target_l0_coefficient: weight of the penalty target.
         tanh_scale: how soon tanh saturates.
         init_threshold: θ at the start.
         bandwidth: ε, the rectangle's width.
@@ -52,13 +58,14 @@ class JumpReLU(Autoencoder):
 
     encodes_by_pre_activations = True
 
+    coefficient: SparsityCoefficient
     threshold: nn.Parameter
 
     def __init__(
         self,
         d_sae: PositiveInt,
         l0_coefficient: NonNegativeFloat = 1e-3,
-        penalty: Literal["l0", "tanh"] = "l0",
+        penalty: Literal["l0", "tanh", "target"] = "l0",
         target_l0: PositiveFloat | None = None,
         target_l0_coefficient: NonNegativeFloat = 1.0,
         tanh_scale: PositiveFloat = 4.0,
@@ -68,7 +75,8 @@ class JumpReLU(Autoencoder):
         wiring: Wiring | None = None,
     ) -> None:
         super().__init__(d_sae, wiring)
-        self.l0_coefficient = l0_coefficient
+        steered_to = None if penalty == "target" else target_l0
+        self.coefficient = SparsityCoefficient("l0_coefficient", l0_coefficient, steered_to, d_sae)
         self.penalty = penalty
         self.target_l0 = target_l0
         self.target_l0_coefficient = target_l0_coefficient
@@ -79,12 +87,9 @@ class JumpReLU(Autoencoder):
 
     def check_settings(self) -> None:
         super().check_settings()
-        if self.target_l0 is not None and not 0 < self.target_l0 <= self.d_sae:
-            raise UserError(
-                f"target_l0 is {self.target_l0} and d_sae is {self.d_sae}: target_l0 must be above 0, up to d_sae"
-            )
-        if self.target_l0 is not None and self.penalty == "tanh":
-            raise UserError("target_l0 is given and penalty is tanh: set penalty to l0, or leave target_l0 out")
+        check_target(self.target_l0, self.d_sae)
+        if self.penalty == "target" and self.target_l0 is None:
+            raise UserError("penalty is target and target_l0 is not given: set it to the L0 that is asked for")
 
     def build_own(self) -> None:
         self.threshold = nn.Parameter(torch.full((self.d_sae,), float(self.init_threshold)))
@@ -94,12 +99,15 @@ class JumpReLU(Autoencoder):
         values: Tensor = _Jump.apply(z, self.threshold, self.bandwidth)  # type: ignore[no-untyped-call]
         return DenseCodes(values, z if torch.is_grad_enabled() else None)
 
+    def inference(self) -> Thresholds:
+        return Thresholds(self.threshold)
+
     @torch.no_grad()
     def measure(
         self, x: Tensor, dead: Tensor | None = None, error: Tensor | None = None, y: Tensor | None = None
     ) -> WholeBatch:
         whole = super().measure(x, dead, error, y)
-        if self.target_l0 is None or error is not None:
+        if self.penalty != "target" or error is not None:
             return whole  # beside a known error stand the codes of all rows, which need not be made twice
         return whole._replace(fired=(self.encode(x).values > 0).sum())
 
@@ -115,38 +123,47 @@ class JumpReLU(Autoencoder):
     def _penalty(self, codes: Codes, whole: WholeBatch) -> dict[str, LossTerm]:
         if self.penalty == "tanh":
             value = torch.tanh(self.tanh_scale * self.weighed(codes.values)).sum() / whole.rows
-            return {"tanh": LossTerm(value, self.l0_coefficient, warms_up=True)}
+            return {"tanh": LossTerm(value, self.coefficient.weight, warms_up=True)}
         assert isinstance(codes, DenseCodes)
         # without a graph nobody asks for the threshold's gradient, and values fire where z does
         z = codes.values if codes.pre_activations is None else codes.pre_activations
         fired: Tensor = _Fired.apply(z, self.threshold, self.bandwidth)  # type: ignore[no-untyped-call]
-        if self.target_l0 is None:
-            return {"l0": LossTerm(fired / whole.rows, self.l0_coefficient, warms_up=True)}
-        value = self._target_loss(fired, z.shape[0], self.target_l0, whole)
+        if self.penalty == "l0":
+            return {"l0": LossTerm(fired / whole.rows, self.coefficient.weight, warms_up=True)}
+        value = self._target_loss(fired, z.shape[0], whole)
         return {"target_l0": LossTerm(value, self.target_l0_coefficient, warms_up=True)}
 
-    @staticmethod
-    def _target_loss(fired: Tensor, rows: int, target_l0: float, whole: WholeBatch) -> Tensor:
+    def _target_loss(self, fired: Tensor, rows: int, whole: WholeBatch) -> Tensor:
         """D² of the whole batch, D = mean L0 / target_l0 − 1, written as a sum over rows: a row adds
         2 D (L0_row / target_l0 − 1) − D², D without a gradient, divided by the number of rows. Value and gradient of
         the sum are those of D².
         """
+        assert self.target_l0 is not None
+        target = target_count(self.target_l0, self.d_sae)
         all_fired = fired.detach() if whole.fired is None else whole.fired.to(fired.dtype)
-        missed = all_fired / (whole.rows * target_l0) - 1
-        return (2 * missed * (fired / target_l0 - rows) - rows * missed**2) / whole.rows
+        missed = all_fired / (whole.rows * target) - 1
+        return (2 * missed * (fired / target - rows) - rows * missed**2) / whole.rows
 
     def pre_act_loss(self, x: Tensor, dead: Tensor, rows: int) -> Tensor:
-        """By how much the dead latents miss their thresholds: Σ relu(θ − z) over them and the rows of x, divided by
-        `rows`; scalar. x [b, d], dead [n].
+        """By how much the dead latents miss their thresholds: Σ relu(θ − z) ‖W_dec‖ over them and the rows of x,
+        divided by `rows`; scalar. x [b, d], dead [n].
         """
-        z = nn.functional.linear(x, self.W_enc[dead], self.encoder_bias()[dead]).to(self.W_enc.dtype)
-        return (self.threshold[dead] - z).relu().sum() / rows
+        missed = (self.threshold[dead] - self.pre_activations(x, dead)).relu()
+        return self.weighed(missed, dead).sum() / rows
 
     @torch.no_grad()
     def after_optimizer_step(self) -> None:
         """Beside the unit norm of the decoder: no threshold is below 0, so no latent is negative."""
         super().after_optimizer_step()
         self.threshold.clamp_min_(0)
+
+    def latent_parameters(self) -> dict[str, nn.Parameter]:
+        return {**super().latent_parameters(), "threshold": self.threshold}
+
+    @torch.no_grad()
+    def revive(self, latents: Tensor, x: Tensor, error: Tensor) -> None:
+        super().revive(latents, x, error)
+        self.threshold[latents] = self.init_threshold
 
 
 class _Jump(torch.autograd.Function):

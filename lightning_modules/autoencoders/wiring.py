@@ -44,8 +44,17 @@ class Wiring(nn.Module, ABC):
     """Whether rows of W_dec are brought back to unit norm after every step."""
     same_space: ClassVar[bool] = True
     """Whether y is x, so that encoder and decoder may share directions."""
+    centered_on_b_dec: ClassVar[bool] = True
+    """Whether the encoder reads x − b_dec. Where b_dec is not the middle of x, it reads x − `center` instead."""
     needs_pre_activations: ClassVar[bool] = False
     """Whether it has a `project` of its own, which the variant must go through."""
+
+    affine: bool = False
+    """Whether W_skip is learnt; set in `__init__`."""
+    W_skip: nn.Parameter | None
+    """[d_in, d_out], what x says of y past the latents; 0 at the start, None where nothing is learnt."""
+    center: Tensor
+    """[d_in], where it is not b_dec: a buffer, the middle of the sample of x that all start values come from."""
 
     @abstractmethod
     def sides(self, hook_points: Sequence[str]) -> Sides:
@@ -66,19 +75,36 @@ class Wiring(nn.Module, ABC):
             UserError: the widths do not go together.
         """
         self.inputs, self.outputs = tuple(inputs), tuple(outputs)
+        self.W_skip = nn.Parameter(torch.zeros(sum(inputs), sum(outputs))) if self.affine else None
+        if not self.centered_on_b_dec:
+            self.register_buffer("center", torch.zeros(sum(inputs)))
 
     def start(self, d_sae: int) -> tuple[Tensor, Tensor]:
         """W_enc [s, d_in] and W_dec [s, d_out] to start from: the same random unit rows."""
-        W_dec = nn.functional.normalize(torch.randn(d_sae, sum(self.outputs)), dim=1)
+        W_dec = random_unit_rows(d_sae, sum(self.outputs))
         return W_dec.clone(), W_dec
+
+    @torch.no_grad()
+    def start_from_data(self, center_of_x: Tensor, center_of_y: Tensor) -> Tensor:
+        """b_dec [d_out] to start from; center_of_x is [d_in] and center_of_y [d_out]."""
+        if not self.centered_on_b_dec:
+            self.center.copy_(center_of_x)
+        return center_of_y
+
+    def origin(self, b_dec: Tensor) -> Tensor:
+        """What the encoder sees as 0: [d_in]."""
+        return b_dec if self.centered_on_b_dec else self.center
 
     def encoder_bias(self, W_enc: Tensor, b_enc: Tensor, b_dec: Tensor) -> Tensor:
         """b_enc − W_enc b_dec [s], so that (x − b_dec) W_encᵀ + b_enc needs no centred copy of x and the gradient of
-        b_dec through the encoder is one matrix–vector product instead of a GEMM."""
-        return b_enc - W_enc @ b_dec
+        b_dec through the encoder is one matrix–vector product instead of a GEMM. It is `origin` instead of b_dec where
+        these differ."""
+        return b_enc - W_enc @ self.origin(b_dec)
 
-    def project(self, x: Tensor, W_enc: Tensor, bias: Tensor) -> Tensor:
-        """Pre-activations [b, s] of x [b, d_in]."""
+    def project(self, x: Tensor, W_enc: Tensor, bias: Tensor, latents: Tensor | None = None) -> Tensor:
+        """Pre-activations [b, s] of x [b, d_in], or [b, n] of some latents [n]."""
+        if latents is not None:
+            W_enc, bias = W_enc[latents], bias[latents]
         return nn.functional.linear(x, W_enc, bias)
 
     def decode(self, codes: Codes, W_dec: Tensor) -> Tensor:
@@ -87,33 +113,58 @@ class Wiring(nn.Module, ABC):
 
     def skip(self, x: Tensor) -> Tensor | None:
         """What x says of y past the latents, [b, d_out]; None where nothing does."""
-        return None
+        return None if self.W_skip is None else x @ self.W_skip
 
     def decoder_norms(self, W_dec: Tensor) -> Tensor | None:
         """What a penalty on latents weighs them with, [s], so that it cannot be escaped by shrinking f while W_dec
-        grows; None where it is 1 for all.
+        grows: the norms of the rows; None where they are 1 for all.
         """
-        return None
+        return None if self.unit_norm else torch.linalg.vector_norm(W_dec, dim=1)
 
-    def revival(self, x: Tensor, error: Tensor, b_dec: Tensor) -> Revival:
-        """Directions for dead latents, towards what is reconstructed badly.
+    def revival(self, latents: Tensor, x: Tensor, error: Tensor, b_dec: Tensor) -> Revival:
+        """Directions for dead latents, towards what is reconstructed badly. Where y is not x, rows of W_dec start anew
+        as they first did, at 0: the error says in the next step what to write, and until then nothing is disturbed.
 
         Args:
+            latents: [n] their numbers.
             x: [n, d_in] a row for each of them.
             error: [n, d_out] y − ŷ of these rows.
             b_dec: [d_out].
         """
-        direction = nn.functional.normalize(x - b_dec, dim=1)
-        return Revival(direction, direction)
+        direction = nn.functional.normalize(x - self.origin(b_dec), dim=1)
+        return Revival(direction, direction if self.same_space else torch.zeros_like(error))
+
+    def gauges(self, W_dec: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+        """Scalars by name that are worth a curve beside the scores of an evaluation.
+
+        Args:
+            W_dec: [s, d_out].
+            names: of the hook points that are reconstructed.
+        """
+        return {}
+
+
+def random_unit_rows(rows: int, width: int) -> Tensor:
+    """[rows, width]."""
+    return nn.functional.normalize(torch.randn(rows, width), dim=1)
+
+
+def only_hook_point(hook_points: Sequence[str]) -> Sides:
+    """The one hook point that is read and reconstructed.
+
+    Raises:
+        UserError: there are several.
+    """
+    if len(hook_points) != 1:
+        raise UserError(
+            f"an autoencoder reads one hook point and the data gives {len(hook_points)} ({', '.join(hook_points)}): "
+            "name one of them in data.hook_points, or set model.autoencoder.wiring to Transcoder or Crosscoder"
+        )
+    return Sides((0,), (0,))
 
 
 class Autoencoding(Wiring):
     """x̂ = f(x) W_dec + b_dec: one hook point is read and reconstructed."""
 
     def sides(self, hook_points: Sequence[str]) -> Sides:
-        if len(hook_points) != 1:
-            raise UserError(
-                f"an autoencoder reads one hook point and the data gives {len(hook_points)} ({', '.join(hook_points)}):"
-                " name one of them in data.hook_points, or set model.autoencoder.wiring to Transcoder or Crosscoder"
-            )
-        return Sides((0,), (0,))
+        return only_hook_point(hook_points)

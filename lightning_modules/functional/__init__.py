@@ -1,4 +1,9 @@
-from lightning_modules.functional.codes import Codes, DenseCodes, SparseCodes
+from lightning_modules.functional.batch_topk import linear_batch_topk
+from lightning_modules.functional.codes import BatchCodes, Codes, DenseCodes, SparseCodes
+from lightning_modules.functional.nested import nested_squared_error
+from lightning_modules.functional.pooling import Pooling, pooled
+from lightning_modules.functional.prefixes import prefix_errors
+from lightning_modules.functional.pursuit import matching_pursuit, merge_repeats
 from lightning_modules.functional.reconstruction import (
     Spread,
     fraction_of_variance_unexplained,
@@ -7,12 +12,16 @@ from lightning_modules.functional.reconstruction import (
 )
 from lightning_modules.functional.recovery import Matching, best_matching, max_cosines
 from lightning_modules.functional.schedules import trapezoid
-from lightning_modules.functional.sparse import linear_batch_topk, linear_topk, sparse_decode
+from lightning_modules.functional.sparse import linear_topk, sparse_decode
+from lightning_modules.functional.splicing import NextTokenSums, next_token_sums, share_recovered
 
 __all__ = [
+    "BatchCodes",
     "Codes",
     "DenseCodes",
     "Matching",
+    "NextTokenSums",
+    "Pooling",
     "SparseCodes",
     "Spread",
     "best_matching",
@@ -20,7 +29,14 @@ __all__ = [
     "geometric_median",
     "linear_batch_topk",
     "linear_topk",
+    "matching_pursuit",
     "max_cosines",
+    "merge_repeats",
+    "nested_squared_error",
+    "next_token_sums",
+    "pooled",
+    "prefix_errors",
+    "share_recovered",
     "sparse_decode",
     "squared_error",
     "trapezoid",

@@ -1,7 +1,7 @@
 """What an encoder returns: the latents of a batch, kept sparse where the variant is sparse.
 
 Shapes: b rows of a batch, k kept latents a row, s = d_sae latents, d = d_in.
-Both classes answer the same questions, so that metrics and callbacks never ask which of the two they hold.
+All classes answer the same questions, so that metrics and callbacks never ask which of them they hold.
 """
 
 from __future__ import annotations
@@ -20,9 +20,16 @@ class SparseCodes(NamedTuple):
     values: Tensor
     """[b, k]; ≥ 0, but for variants whose latents have a sign."""
     indices: Tensor
-    """[b, k] int64 latent numbers, distinct within a row."""
+    """[b, k] int64 latent numbers; those of a row that fired are distinct, the others may repeat any."""
     d_sae: int
     """Size of the dictionary."""
+    wider: SparseCodes | None = None
+    """More latents, these among them, where a loss term asks for them."""
+
+    @property
+    def batch(self) -> int:
+        """b."""
+        return self.values.shape[0]
 
     def decode(self, W_dec: Tensor) -> Tensor:
         """Σ_i f_i W_dec[i]: [b, d]."""
@@ -38,7 +45,7 @@ class SparseCodes(NamedTuple):
         column_of = self.indices.new_full((self.d_sae,), -1)
         column_of[latents] = torch.arange(len(latents), device=latents.device)
         columns = column_of[self.indices]
-        rows, slots = (columns >= 0).nonzero(as_tuple=True)
+        rows, slots = ((columns >= 0) & (self.values != 0)).nonzero(as_tuple=True)
         values = self.values.new_zeros(self.values.shape[0], len(latents))
         values[rows, columns[rows, slots]] = self.values[rows, slots]
         return values
@@ -46,7 +53,55 @@ class SparseCodes(NamedTuple):
     def dense(self) -> Tensor:
         """[b, s] values of all latents."""
         zeros = self.values.new_zeros(self.values.shape[0], self.d_sae)
-        return zeros.scatter(1, self.indices, self.values)
+        return zeros.scatter_add(1, self.indices, self.values)
+
+
+class BatchCodes(NamedTuple):
+    """The E latents that a batch keeps, as many of a row as it takes, row by row and within a row by ascending number.
+    A latent whose value is 0 did not fire.
+    """
+
+    values: Tensor
+    """[E] ≥ 0."""
+    indices: Tensor
+    """[E] int64 latent numbers."""
+    rows: Tensor
+    """[E] int64, ascending: the row of each."""
+    batch: int
+    """b; a row may keep nothing."""
+    d_sae: int
+    """Size of the dictionary."""
+    least: Tensor
+    """Scalar without a graph: the smallest positive value that was kept, on any rank; inf where there is none."""
+
+    @classmethod
+    def of(cls, dense: Tensor) -> BatchCodes:
+        """What is not 0 of values [b, s]."""
+        rows, indices = dense.nonzero(as_tuple=True)
+        least = dense.detach().where(dense > 0, torch.inf).amin()
+        return cls(dense[rows, indices], indices, rows, dense.shape[0], dense.shape[1], least)
+
+    def decode(self, W_dec: Tensor) -> Tensor:
+        """Σ_i f_i W_dec[i]: [b, d]."""
+        starts = torch.searchsorted(self.rows, torch.arange(self.batch, device=self.rows.device))
+        return sparse_decode(self.values, self.indices, W_dec, starts)
+
+    def firing_counts(self) -> Tensor:
+        """[s] int64: in how many rows each latent fired."""
+        return torch.bincount(self.indices[self.values != 0], minlength=self.d_sae)
+
+    def columns(self, latents: Tensor) -> Tensor:
+        """[b, len(latents)] values of some latents, dense; nothing of size b × s is made."""
+        column_of = self.indices.new_full((self.d_sae,), -1)
+        column_of[latents] = torch.arange(len(latents), device=latents.device)
+        columns = column_of[self.indices]
+        values = self.values.new_zeros(self.batch, len(latents))
+        values[self.rows[columns >= 0], columns[columns >= 0]] = self.values[columns >= 0]
+        return values
+
+    def dense(self) -> Tensor:
+        """[b, s] values of all latents."""
+        return self.values.new_zeros(self.batch, self.d_sae).index_put((self.rows, self.indices), self.values)
 
 
 class DenseCodes(NamedTuple):
@@ -56,6 +111,11 @@ class DenseCodes(NamedTuple):
     """[b, s]; ≥ 0, but for variants whose latents have a sign."""
     pre_activations: Tensor | None = None
     """[b, s] what decides whether a latent fires, in training, where a loss term asks for it."""
+
+    @property
+    def batch(self) -> int:
+        """b."""
+        return self.values.shape[0]
 
     def decode(self, W_dec: Tensor) -> Tensor:
         """f @ W_dec: [b, d]."""
@@ -74,4 +134,4 @@ class DenseCodes(NamedTuple):
         return self.values
 
 
-Codes = SparseCodes | DenseCodes
+Codes = SparseCodes | BatchCodes | DenseCodes

@@ -22,24 +22,28 @@ class Matching(NamedTuple):
     learned: Tensor
     """int64 [m]."""
     cosines: Tensor
-    """[m]."""
+    """[m]; below 0 where a signed learned atom points the other way."""
 
 
-def max_cosines(true: Tensor, learned: Tensor) -> Tensor:
+def max_cosines(true: Tensor, learned: Tensor, signed: bool = False) -> Tensor:
     """For each row of `true` [n, d] the cosine of the row of `learned` [s, d] that is most like it: [n].
 
     Its mean is the mean max cosine similarity (Sharkey et al. 2022); the same learned atom may serve several true ones.
+    `signed`: a learned atom stands for its opposite too, so that what counts is |cosine|.
     """
-    return (normalize(true, dim=1) @ normalize(learned, dim=1).T).max(dim=1).values
+    cosines = normalize(true, dim=1) @ normalize(learned, dim=1).T
+    return (cosines.abs() if signed else cosines).max(dim=1).values
 
 
-def best_matching(true: Tensor, learned: Tensor) -> Matching:
-    """The one-to-one matching of rows of `true` [n, d] and `learned` [s, d] with the greatest sum of cosines.
+def best_matching(true: Tensor, learned: Tensor, signed: bool = False) -> Matching:
+    """The one-to-one matching of rows of `true` [n, d] and `learned` [s, d] with the greatest sum of cosines, or of
+    their magnitudes where a learned atom stands for its opposite too (`signed`).
 
     Shortest augmenting paths with potentials (Jonker & Volgenant 1987), O(min(n, s)² · max(n, s)).
     """
     cosines = normalize(true.double(), dim=1) @ normalize(learned.double(), dim=1).T
-    wide = cosines if len(true) <= len(learned) else cosines.T
+    alike = cosines.abs() if signed else cosines
+    wide = alike if len(true) <= len(learned) else alike.T
     columns = torch.from_numpy(_assign(-wide.cpu().numpy()))
     rows = torch.arange(len(columns))
     if len(true) > len(learned):

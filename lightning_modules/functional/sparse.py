@@ -28,13 +28,14 @@ from torch.nn.functional import embedding_bag
 CPU_PRE_ACTIVATIONS = 2**22
 """Pre-activations held at once on a CPU: 16 MB in float32."""
 
-CANDIDATES_PER_KEPT = 4
-"""How many candidates a row names for each latent that it keeps on average, at first."""
 
+def sparse_decode(values: Tensor, indices: Tensor, W_dec: Tensor, starts: Tensor | None = None) -> Tensor:
+    """Σ_i values[r, i] · W_dec[indices[r, i]] for every row r: [b, k], [b, k], [s, d] → [b, d].
 
-def sparse_decode(values: Tensor, indices: Tensor, W_dec: Tensor) -> Tensor:
-    """Σ_i values[r, i] · W_dec[indices[r, i]] for every row r: [b, k], [b, k], [s, d] → [b, d]."""
-    return _SparseDecode.apply(values, indices, W_dec)  # type: ignore[no-any-return, no-untyped-call]
+    Rows that keep different numbers of latents come one behind the other, values and indices [E], with the place where
+    each row begins, starts [b] int64.
+    """
+    return _SparseDecode.apply(values, indices, W_dec, starts)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def linear_topk(x: Tensor, weight: Tensor, bias: Tensor, k: int, signed: bool = False) -> tuple[Tensor, Tensor]:
@@ -53,77 +54,71 @@ def linear_topk(x: Tensor, weight: Tensor, bias: Tensor, k: int, signed: bool = 
         values [b, k], ≥ 0 unless signed, in the weight's dtype and indices [b, k] int64, in no particular order. A row
         with fewer than k positive pre-activations is filled with zeros, unless signed.
     """
-    return _LinearTopK.apply(x, weight, bias, k, signed)  # type: ignore[no-any-return, no-untyped-call]
+    select = _largest_magnitudes if signed else _largest
+    with torch.no_grad():
+        parts = [
+            select(torch.nn.functional.linear(rows, weight, bias), k)
+            for rows in torch.split(x, rows_at_once(x, weight.shape[0]))
+        ]
+        values = torch.cat([values for values, _ in parts]).to(weight.dtype)
+        indices = torch.cat([indices for _, indices in parts])
+    return linear_kept(x, weight, bias, values, indices), indices
 
 
-def linear_batch_topk(x: Tensor, weight: Tensor, bias: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k·b largest of relu(x Wᵀ + bias) over the whole batch, with the gradient of `linear_topk`.
-
-    Selecting from b × s values at once costs ten times what it costs row by row. So each row first names candidates,
-    and the batch selects among these. That is exact unless all candidates of a row are kept; then each row names twice
-    as many.
+def linear_kept(
+    x: Tensor, weight: Tensor, bias: Tensor, values: Tensor, indices: Tensor, rows: Tensor | None = None
+) -> Tensor:
+    """Values of x Wᵀ + bias that were selected without a gradient, with one.
 
     Args:
-        x: [b, d], b ≥ 1.
-        weight: [s, d], one row a latent.
+        x: [b, d]; it gets no gradient.
+        weight: [s, d].
         bias: [s].
-        k: how many to keep a row on average, ≤ s.
-
-    Returns:
-        values [b, m] ≥ 0 and indices [b, m] int64, in no particular order, k ≤ m ≤ s; 0 where an entry was not kept.
+        values: [b, k]; those that are 0 have no gradient.
+        indices: [b, k] int64 latents.
+        rows: [E] int64 the row of each, where values and indices are [E].
     """
-    candidates = min(CANDIDATES_PER_KEPT * k, weight.shape[0])
-    while True:
-        values, indices = linear_topk(x, weight, bias, candidates)
-        kept = values.detach().flatten().topk(k * x.shape[0], sorted=False)
-        if candidates == weight.shape[0] or not (values.detach().amin(dim=1) > kept.values.amin()).any():
-            break
-        candidates = min(2 * candidates, weight.shape[0])
-    mask = torch.zeros_like(values).flatten().index_fill_(0, kept.indices, 1)
-    return values * mask.view_as(values), indices
+    return _LinearKept.apply(x, weight, bias, values, indices, rows)  # type: ignore[no-any-return, no-untyped-call]
 
 
 class _SparseDecode(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, values: Tensor, indices: Tensor, W_dec: Tensor) -> Tensor:
-        ctx.save_for_backward(values, indices, W_dec)
-        return embedding_bag(indices, W_dec, per_sample_weights=values, mode="sum")
+    def forward(ctx: Any, values: Tensor, indices: Tensor, W_dec: Tensor, starts: Tensor | None) -> Tensor:
+        ctx.save_for_backward(values, indices, W_dec, starts)
+        return embedding_bag(indices, W_dec, starts, per_sample_weights=values, mode="sum")
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, Tensor | None]:
-        values, indices, W_dec = ctx.saved_tensors
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, Tensor | None, None]:
+        values, indices, W_dec, starts = ctx.saved_tensors
         grad = grad.contiguous()
-        grad_values = gathered_dot(grad, W_dec, indices) if ctx.needs_input_grad[0] else None
-        grad_decoder = latent_sums(values, indices, grad, W_dec.shape[0]) if ctx.needs_input_grad[2] else None
-        return grad_values, None, grad_decoder
+        grad_values = gathered_dot(grad, W_dec, indices, starts) if ctx.needs_input_grad[0] else None
+        grad_decoder = None
+        if ctx.needs_input_grad[2]:
+            rows = None if starts is None else _rows_of(starts, len(indices))
+            grad_decoder = latent_sums(values, indices, grad, W_dec.shape[0], rows)
+        return grad_values, None, grad_decoder, None
 
 
-class _LinearTopK(torch.autograd.Function):
+class _LinearKept(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, k: int, signed: bool) -> tuple[Tensor, Tensor]:
-        select = _largest_magnitudes if signed else _largest
-        kept = [
-            select(torch.nn.functional.linear(rows, weight, bias), k)
-            for rows in torch.split(x, _rows_at_once(x, weight.shape[0]))
-        ]
-        values = torch.cat([part for part, _ in kept]).to(weight.dtype)
-        indices = torch.cat([part for _, part in kept])
-        ctx.save_for_backward(x, values, indices)
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, values: Tensor, indices: Tensor, rows: Tensor | None
+    ) -> Tensor:
+        ctx.save_for_backward(x, values, indices, rows)
         ctx.latents = weight.shape[0]
-        ctx.mark_non_differentiable(indices)
-        return values, indices
+        return values.view_as(values)
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[None, Tensor | None, Tensor | None, None, None]:
-        x, values, indices = ctx.saved_tensors
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor | None, Tensor | None, None, None, None]:
+        x, values, indices, rows = ctx.saved_tensors
         grad = grad * (values != 0)
-        grad_weight = latent_sums(grad, indices, x, ctx.latents) if ctx.needs_input_grad[1] else None
+        grad_weight = latent_sums(grad, indices, x, ctx.latents, rows) if ctx.needs_input_grad[1] else None
         grad_bias = None
         if ctx.needs_input_grad[2]:
             grad_bias = torch.bincount(indices.flatten(), weights=grad.flatten(), minlength=ctx.latents).to(grad.dtype)
-        return None, grad_weight, grad_bias, None, None
+        return None, grad_weight, grad_bias, None, None, None
 
 
 def _largest(z: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -138,7 +133,7 @@ def _largest_magnitudes(z: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return z.gather(-1, indices), indices
 
 
-def _rows_at_once(x: Tensor, latents: int) -> int:
+def rows_at_once(x: Tensor, latents: int) -> int:
     """How many rows' pre-activations are made before they are selected from.
 
     On a CPU they are selected from while they are still in the cache, and a buffer of megabytes is reused where one of
@@ -148,16 +143,19 @@ def _rows_at_once(x: Tensor, latents: int) -> int:
     return max(1, min(rows, CPU_PRE_ACTIVATIONS // latents) if x.device.type == "cpu" else rows)
 
 
-def gathered_dot(rows: Tensor, table: Tensor, indices: Tensor) -> Tensor:
-    """rows[r] · table[indices[r, i]]: [b, d], [s, d], [b, k] → [b, k], without a [b, k, d] intermediate."""
+def gathered_dot(rows: Tensor, table: Tensor, indices: Tensor, starts: Tensor | None = None) -> Tensor:
+    """rows[r] · table[indices[r, i]]: [b, d], [s, d], [b, k] → [b, k], without a [b, k, d] intermediate; [E] where
+    indices are [E] and rows begin at `starts`.
+    """
     with torch.enable_grad():
         weights = torch.zeros(indices.shape, dtype=table.dtype, device=table.device, requires_grad=True)
-        bags = embedding_bag(indices, table.detach(), per_sample_weights=weights, mode="sum")
+        bags = embedding_bag(indices, table.detach(), starts, per_sample_weights=weights, mode="sum")
     return torch.autograd.grad(bags, weights, rows)[0]
 
 
-def latent_sums(weights: Tensor, indices: Tensor, source: Tensor, latents: int) -> Tensor:
-    """Σ over the entries (r, i) of latent l of weights[r, i] · source[r]: [b, k], [b, k], [b, d] → [latents, d].
+def latent_sums(weights: Tensor, indices: Tensor, source: Tensor, latents: int, rows: Tensor | None = None) -> Tensor:
+    """Σ over the entries (r, i) of latent l of weights[r, i] · source[r]: [b, k], [b, k], [b, d] → [latents, d]; the
+    same of entries [E] whose rows are named.
 
     One stable sort of the E entries by latent turns it into a sum over segments, each added in the order of the rows:
     the result is the same on every run.
@@ -167,7 +165,12 @@ def latent_sums(weights: Tensor, indices: Tensor, source: Tensor, latents: int) 
     order = torch.sort(flat.to(torch.int32), stable=True).indices
     segment_starts = torch.bincount(flat, minlength=latents).cumsum(0).roll(1)
     segment_starts[0] = 0
-    rows = torch.div(order, indices.shape[1], rounding_mode="floor")
+    entry_rows = torch.div(order, indices.shape[1], rounding_mode="floor") if rows is None else rows[order]
     return embedding_bag(
-        rows, source, segment_starts, per_sample_weights=weights.flatten()[order].to(source.dtype), mode="sum"
+        entry_rows, source, segment_starts, per_sample_weights=weights.flatten()[order].to(source.dtype), mode="sum"
     )
+
+
+def _rows_of(starts: Tensor, entries: int) -> Tensor:
+    """[entries] int64: the row of each entry, where rows begin at `starts`; rows may be empty."""
+    return torch.searchsorted(starts, torch.arange(entries, device=starts.device), right=True) - 1

@@ -10,7 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from backbones import load_tokenizer
 from callbacks import FeatureStatistics
 from callbacks.feature_statistics import marked_snippet
-from lightning_modules.autoencoders import TopK
+from lightning_modules.autoencoders import AbsTopK, TopK
 from lightning_modules.sparse_autoencoding import SparseAutoencoding
 
 
@@ -73,6 +73,35 @@ def test_the_page_holds_the_strongest_places_of_living_latents(data, tmp_path):
         assert value == pytest.approx(float(codes[:, latent].max()), abs=0.051)
 
 
+def test_latents_with_a_sign_show_their_largest_magnitudes_of_either_sign(data, tmp_path):
+    callback, logger = FeatureStatistics(latents=24, snippets=1, context=2), TensorBoardLogger(tmp_path)
+    model = SparseAutoencoding(AbsTopK(24, 3))
+    Trainer(
+        max_epochs=1,
+        accelerator="cpu",
+        logger=logger,
+        callbacks=[callback],
+        enable_progress_bar=False,
+        enable_checkpointing=False,
+        num_sanity_val_steps=0,
+    ).fit(model, data)
+    page = (
+        EventAccumulator(logger.log_dir)
+        .Reload()
+        .Tensors("latents/text_summary")[-1]
+        .tensor_proto.string_val[0]
+        .decode()
+    )
+    codes = torch.cat([model(batch.activations[0])[0].dense() for batch in data.val_dataloader()]).detach()
+    largest = codes.gather(0, codes.abs().argmax(dim=0, keepdim=True))[0]
+    shown = {int(i): float(value) for i, value in re.findall(r"### latent (\d+),.*?\n\| (-?[\d.]+) \|", page, re.S)}
+    assert set(shown) == set(largest.nonzero().flatten().tolist())
+    assert (largest < 0).any()
+    assert (largest > 0).any()
+    for latent, value in shown.items():
+        assert value == pytest.approx(float(largest[latent]), abs=0.051)
+
+
 def test_one_place_a_document_comes_first(data, tmp_path):
     data.setup("fit")
     callback = FeatureStatistics(latents=1, snippets=3)
@@ -80,3 +109,5 @@ def test_one_place_a_document_comes_first(data, tmp_path):
     callback._values = torch.tensor([[5.0, 4.0, 3.0, 2.0, 1.0]])
     callback._rows = torch.tensor([[*same_document, other]])
     assert callback._varied(0, data) == [(5.0, 0), (1.0, other), (4.0, 1)]
+    callback._values = torch.tensor([[-5.0, 4.0, 3.0, 2.0, -1.0]])
+    assert callback._varied(0, data) == [(-5.0, 0), (-1.0, other), (4.0, 1)]

@@ -1,6 +1,8 @@
 """Progress, the closing table and what is saved, in real runs."""
 
+import json
 import re
+from pathlib import Path
 
 import pytest
 import safetensors.torch
@@ -102,3 +104,24 @@ def test_the_table_repeats_the_validation_and_names_the_next_command(data, tmp_p
 def test_without_checkpoints_no_resume_command_is_promised(data, tmp_path, capsys):
     run(data, tmp_path, [RunSummary()], enable_checkpointing=False)
     assert "--resume" not in capsys.readouterr().out
+
+
+class Kill(Callback):
+    """Some latents never fire."""
+
+    def __init__(self, count):
+        self.count = count
+
+    def on_train_start(self, trainer, pl_module):
+        with torch.no_grad():
+            pl_module.autoencoder.b_enc[: self.count] = -1e4
+
+
+@pytest.mark.parametrize("count", [6, 0])
+def test_dead_latents_are_diagnosed_in_the_run_folder_and_in_print_where_there_are_any(data, tmp_path, capsys, count):
+    _, trainer = run(data, tmp_path, [RunSummary(), Kill(count)])
+    output = capsys.readouterr().out
+    diagnosis = json.loads((Path(trainer.log_dir) / "diagnosis.json").read_text())
+    assert diagnosis["causes"] == ({"bias": list(range(6))} if count else {})
+    assert diagnosis["reach"]["reconstruction"]["W_enc"] == ("living" if count else "all")
+    assert ("why 6 latents are dead" in output) == (count > 0)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from lightning.pytorch import Callback, Trainer
 
 from callbacks import AtomicCheckpointIO
-from lightning_modules.autoencoders import AbsTopK, Gated, JumpReLU, ReLU, TopK
+from lightning_modules.autoencoders import AbsTopK, Gated, JumpReLU, PAnneal, ReLU, TopK
 from lightning_modules.memory_guard import Batch, MemoryGuard, ran_out_of_memory
 from lightning_modules.sparse_autoencoding import SparseAutoencoding
 from run_store import UserError
@@ -30,10 +30,13 @@ VARIANTS = {
     "topk with dead latents": (lambda: TopK(48, 4, aux_k_coefficient=0.7, k_aux=9), DEAD),
     "topk with fewer dead latents than k_aux": (lambda: TopK(48, 4, aux_k_coefficient=0.7), DEAD[:2]),
     "topk without aux_k": (lambda: TopK(48, 4, aux_k_coefficient=0.0), DEAD),
+    "topk with multi_topk": (lambda: TopK(48, 4, multi_topk_coefficient=0.3), DEAD),
     "abs_topk with dead latents": (lambda: AbsTopK(48, 4, aux_k_coefficient=0.7), DEAD),
     "relu": (lambda: ReLU(48, l1_coefficient=0.3), None),
+    "relu, tied, with ghost gradients": (lambda: ReLU(48, 0.3, tied=True, ghost_gradients=0.7), DEAD),
+    "p_anneal": (lambda: PAnneal(48, 0.3), None),
     "jump_relu": (lambda: JumpReLU(48, bandwidth=0.5, pre_act_coefficient=0.7), DEAD),
-    "jump_relu with a target": (lambda: JumpReLU(48, target_l0=5, bandwidth=0.5), None),
+    "jump_relu with a target": (lambda: JumpReLU(48, penalty="target", target_l0=5, bandwidth=0.5), None),
     "gated": (lambda: Gated(48, l1_coefficient=0.3), None),
 }
 

@@ -4,8 +4,7 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 
-from lightning_modules.autoencoders import BatchTopK
-from lightning_modules.functional import linear_batch_topk
+from lightning_modules.autoencoders import BatchTopK, Transcoder
 from lightning_modules.sparse_autoencoding import SparseAutoencoding
 from run_store import UserError
 
@@ -65,21 +64,6 @@ def test_a_batch_keeps_its_largest_values_wherever_they_lie(k):
     assert (codes.dense() > 0).sum(dim=1).unique().numel() > 1
 
 
-def test_one_row_may_keep_everything_though_it_names_few_candidates_at_first():
-    x = torch.ones(8, 1) * torch.tensor([100.0, *[0.01] * 7])[:, None]
-    weight = torch.linspace(1, 2, 32)[:, None]
-    values, indices = linear_batch_topk(x, weight, torch.zeros(32), 4)
-    assert values.shape == (8, 32)
-    assert (values[0] > 0).all()
-    assert not values[1:].any()
-    assert indices[0].sort().values.equal(torch.arange(32))
-
-
-def test_equal_values_do_not_make_a_batch_keep_more():
-    values, _ = linear_batch_topk(torch.ones(6, 2), torch.ones(40, 2), torch.zeros(40), 3)
-    assert (values > 0).sum() == 18
-
-
 @pytest.mark.parametrize("dead", [[3], [1, 5, 7], list(range(12))])
 def test_every_loss_term_and_its_gradients_equal_the_naive_ones(dead):
     model, x = built(), uneven_rows() + 1
@@ -112,47 +96,6 @@ def test_gradcheck_of_the_reconstruction():
     assert torch.autograd.gradcheck(loss, [p.detach().clone().requires_grad_() for p in model.parameters()])
 
 
-def test_evaluation_keeps_what_exceeds_the_threshold_row_by_row():
-    model, x = built().eval(), uneven_rows()
-    model.threshold.fill_(0.7)
-    z = pre_activations(model, x)
-    expected = z * (z > 0.7)
-    codes, reconstruction = model(x)
-    torch.testing.assert_close(codes.dense(), expected)
-    torch.testing.assert_close(reconstruction, expected @ model.W_dec + model.b_dec)
-    torch.testing.assert_close(model(x[3:4])[0].dense(), expected[3:4])
-
-
-@pytest.mark.parametrize("decay", [0.5, 0.999])
-def test_the_threshold_averages_the_smallest_kept_values_and_is_state(decay):
-    model, expected = built(threshold_decay=decay), 0.0
-    for batch in range(30):
-        x = uneven_rows()
-        model.training_pass(x)
-        codes = naive_codes(model, x)
-        weight = max(1 - decay, 10 / (10 + batch))
-        expected += weight * (codes[codes > 0].min().item() - expected)
-    assert model.threshold.item() == pytest.approx(expected)
-    other = built()
-    other.load_state_dict(model.state_dict())
-    assert torch.equal(other.eval()(x)[0].dense(), model.eval()(x)[0].dense())
-
-
-def test_only_a_training_pass_with_finite_positive_values_moves_the_threshold():
-    model, x = built(), uneven_rows()
-    model.training_pass(x)
-    before = model.threshold.clone()
-    model(x + 1)
-    model.measure(x + 1, torch.tensor([1]))
-    model.training_pass(torch.full_like(x, torch.nan))
-    with torch.no_grad():
-        model.b_enc.fill_(-1e9)
-    model.training_pass(x)
-    model.eval().training_pass(x)
-    assert torch.equal(model.threshold, before)
-    assert model.batches_seen == 1
-
-
 def test_l0_in_evaluation_is_within_5_percent_of_k_after_a_short_training(data, tmp_path):
     model = SparseAutoencoding(BatchTopK(24, 3))
     trainer = Trainer(
@@ -173,6 +116,36 @@ def test_l0_in_evaluation_is_within_5_percent_of_k_after_a_short_training(data, 
     assert (rows - reconstruction).square().sum() < 0.3 * (rows - rows.mean(dim=0)).square().sum()
     scores = trainer.test(model, data, verbose=False)[0]
     assert scores["test/l0"] == pytest.approx(3, rel=0.05)
+
+
+def test_what_is_reconstructed_may_be_another_hook_point():
+    torch.manual_seed(0)
+    model = BatchTopK(24, 4, wiring=Transcoder())
+    model.build(6, 5)
+    model.double()
+    x, y, dead = uneven_rows(), torch.randn(10, 5, dtype=torch.float64), [1, 5, 7]
+    with torch.no_grad():
+        for parameter in (model.W_dec, model.b_enc, model.b_dec):
+            parameter.normal_()
+    terms = model.training_pass(x, torch.tensor(dead), y=y).terms
+    f = (x @ model.W_enc.T + model.b_enc).relu()
+    f = f * (f >= f.flatten().topk(40).values[-1])
+    reconstruction = f @ model.W_dec + model.b_dec
+    naive = (y - reconstruction).square().sum() / (y - model.mean).square().sum()
+    torch.testing.assert_close(terms["reconstruction"].value, naive)
+    names = [name for name, _ in model.named_parameters()]
+    gradients = torch.autograd.grad(terms["reconstruction"].value, list(model.parameters()))
+    expected = torch.autograd.grad(naive, list(model.parameters()))
+    for name, gradient, right in zip(names, gradients, expected, strict=True):
+        assert right.any(), name
+        torch.testing.assert_close(gradient, right)
+
+
+def test_the_threshold_is_a_curve():
+    model = built()
+    model.training_pass(uneven_rows())
+    assert model.gauges() == {"threshold": model.threshold}
+    assert model.threshold > 0
 
 
 def test_rows_in_parts_are_refused_because_the_batch_cannot_be_cut():

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_modules.autoencoders import Gated
+from lightning_modules.autoencoders import Gated, Transcoder
 
 D, S, ROWS = 6, 24, 40
 
@@ -120,3 +120,27 @@ def test_terms_are_the_same_without_a_graph():
         without = model.training_pass(x).terms
     for name, term in model.training_pass(x).terms.items():
         torch.testing.assert_close(without[name].value, term.value)
+
+
+def test_the_penalty_counts_the_norms_of_rows_that_may_grow():
+    torch.manual_seed(0)
+    model = Gated(S, wiring=Transcoder())
+    model.build(D, 5)
+    with torch.no_grad():
+        model.W_dec.normal_()
+    x = torch.randn(ROWS, D)
+    opened = model.pre_activations(x).relu()
+    expected = sum(opened[r, i] * model.W_dec[i].norm() for r in range(ROWS) for i in range(S)) / ROWS
+    torch.testing.assert_close(model.training_pass(x, y=torch.randn(ROWS, 5)).terms["l1"].value, expected)
+
+
+def test_a_revived_latent_has_a_magnitude_as_at_the_start():
+    model, x = built(), rows()[:2]
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    assert model.latent_parameters().keys() == {"W_enc", "b_enc", "W_dec", "r_mag", "b_mag"}
+    model.revive(torch.tensor([3, 9]), x, x - model(x)[1])
+    for name in ("b_enc", "r_mag", "b_mag"):
+        assert not model.get_parameter(name)[[3, 9]].any()
+    others = [latent for latent in range(S) if latent not in (3, 9)]
+    for name, parameter in model.latent_parameters().items():
+        assert torch.equal(parameter[others], before[name][others])

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_modules.autoencoders import JumpReLU
+from lightning_modules.autoencoders import JumpReLU, Transcoder
 from run_store import UserError
 
 D, S, ROWS = 6, 24, 40
@@ -57,7 +57,7 @@ def naive_terms(model, x):
 SETTINGS = {
     "l0": {"l0_coefficient": 0.3},
     "tanh": {"l0_coefficient": 0.3, "penalty": "tanh", "tanh_scale": 3.0},
-    "target_l0": {"target_l0": 5, "target_l0_coefficient": 0.3},
+    "target_l0": {"penalty": "target", "target_l0": 5, "target_l0_coefficient": 0.3},
 }
 
 
@@ -188,7 +188,7 @@ def test_a_step_leaves_no_threshold_below_zero():
 
 @pytest.mark.parametrize("target_l0", [3.0, 8.0])
 def test_training_ends_near_the_target_whether_it_starts_above_or_below(target_l0):
-    model = built(target_l0=target_l0, init_threshold=0.3).float()
+    model = built(penalty="target", target_l0=target_l0, init_threshold=0.3).float()
     with torch.no_grad():
         model.b_dec.zero_()
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
@@ -217,9 +217,38 @@ def test_pre_activations_are_kept_for_a_gradient_alone():
     [
         ({"target_l0": 25}, "target_l0 is 25 and d_sae is 24"),
         ({"target_l0": 0}, "target_l0 is 0 and d_sae is 24"),
-        ({"target_l0": 5, "penalty": "tanh"}, "target_l0 is given and penalty is tanh"),
+        ({"penalty": "target"}, "penalty is target and target_l0 is not given"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(settings, sentence):
     with pytest.raises(UserError, match=sentence):
         JumpReLU(S, **settings).build(D)
+
+
+def test_a_share_asks_for_as_much_as_its_count():
+    x = rows()
+    share, count = (built(penalty="target", target_l0=target).training_pass(x).terms for target in (0.25, 6))
+    assert share["target_l0"].value == count["target_l0"].value
+
+
+def test_the_penalties_count_the_norms_of_rows_that_may_grow():
+    torch.manual_seed(0)
+    model = JumpReLU(S, penalty="tanh", wiring=Transcoder())
+    model.build(D, 5)
+    with torch.no_grad():
+        model.W_dec.normal_()
+    x = torch.randn(ROWS, D)
+    result = model.training_pass(x, DEAD, y=torch.randn(ROWS, 5))
+    f, norms, z = result.codes.dense(), model.W_dec.norm(dim=1), model.pre_activations(x)
+    torch.testing.assert_close(result.terms["tanh"].value, (4 * f * norms).tanh().sum() / ROWS)
+    missed = (model.threshold - z).relu() * norms
+    torch.testing.assert_close(result.terms["pre_act"].value, missed[:, DEAD].sum() / ROWS)
+
+
+def test_a_revived_latent_has_the_threshold_of_the_start():
+    model, x = built(init_threshold=0.2), rows()[:2]
+    before = model.threshold.detach().clone()
+    assert model.latent_parameters().keys() == {"W_enc", "b_enc", "W_dec", "threshold"}
+    model.revive(torch.tensor([3, 9]), x, x - model(x)[1])
+    torch.testing.assert_close(model.threshold[[3, 9]], torch.full((2,), 0.2, dtype=torch.float64))
+    assert torch.equal(model.threshold[4:9], before[4:9])

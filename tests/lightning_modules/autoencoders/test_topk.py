@@ -111,3 +111,73 @@ def test_every_loss_term_reaches_every_parameter_it_should():
 def test_an_impossible_k_is_told_with_both_numbers(k):
     with pytest.raises(UserError, match=rf"k is {k} and d_sae is 24"):
         TopK(24, k).build(6)
+
+
+def naive_multi_topk(model, x):
+    z = ((x - model.b_dec) @ model.W_enc.T + model.b_enc).relu()
+    codes = torch.zeros_like(z)
+    for row in range(len(x)):
+        kept = sorted(range(model.d_sae), key=lambda i: -z[row, i].item())[: 4 * model.k]
+        mask = torch.zeros(model.d_sae, dtype=z.dtype)
+        mask[kept] = 1
+        codes = codes.index_add(0, torch.tensor([row]), (mask * z[row])[None])
+    return (x - codes @ model.W_dec - model.b_dec).square().sum() / (x - model.mean).square().sum()
+
+
+def test_multi_topk_reconstructs_from_four_times_as_many_latents_and_leaves_the_codes_alone():
+    model, plain = built(multi_topk_coefficient=1 / 8), built()
+    x, dead = torch.randn(10, 6, dtype=torch.float64), torch.tensor([1, 2])
+    ours, without = model.training_pass(x, dead), plain.training_pass(x, dead)
+    assert torch.equal(ours.codes.dense(), without.codes.dense())
+    assert {name: term.value.item() for name, term in without.terms.items()} == {
+        name: pytest.approx(term.value.item()) for name, term in ours.terms.items() if name != "multi_topk"
+    }
+    term = ours.terms["multi_topk"]
+    assert term.weight == 1 / 8
+    expected = naive_multi_topk(model, x)
+    torch.testing.assert_close(term.value, expected)
+    gradients = torch.autograd.grad(term.value, list(model.parameters()))
+    naive = torch.autograd.grad(expected, list(model.parameters()))
+    for name, gradient, right in zip(dict(model.named_parameters()), gradients, naive, strict=True):
+        assert right.any(), name
+        torch.testing.assert_close(gradient, right, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def test_multi_topk_is_in_the_unit_of_the_reconstruction():
+    model, x = built(multi_topk_coefficient=1 / 8), torch.randn(10, 6, dtype=torch.float64)
+    fvu = model.training_pass(x).terms
+    model.reconstruction_unit = "mse"
+    mse = model.training_pass(x).terms
+    variance = (x - model.mean).square().sum()
+    for name in ("reconstruction", "multi_topk"):
+        torch.testing.assert_close(mse[name].value, fvu[name].value * variance / 10)
+
+
+def test_gradcheck_of_multi_topk():
+    model, x = built(d_sae=12, k=2, d_in=3, multi_topk_coefficient=1.0), torch.randn(5, 3, dtype=torch.float64)
+    whole, names = model.measure(x), [name for name, _ in model.named_parameters()]
+
+    def loss(*parameters):
+        replaced = dict(zip(names, parameters, strict=True))
+        codes, reconstruction = torch.func.functional_call(model, replaced, (x,))
+        wider = codes.wider.decode(replaced["W_dec"]) + replaced["b_dec"]
+        return ((x - wider).square().sum() + (x - reconstruction).square().sum()) / whole.unit
+
+    assert torch.autograd.gradcheck(loss, [p.detach().clone().requires_grad_() for p in model.parameters()])
+
+
+def test_evaluation_selects_no_more_than_k_whatever_training_asks_for():
+    model, x = built(multi_topk_coefficient=1 / 8).eval(), torch.randn(10, 6, dtype=torch.float64)
+    with torch.no_grad():
+        codes = model(x)[0]
+    assert codes.wider is None
+    torch.testing.assert_close(codes.dense(), naive_codes(model, x))
+    assert "multi_topk" in model.training_pass(x).terms, "a diagnosis asks for every term's gradient"
+    assert "multi_topk" not in built().training_pass(x).terms
+
+
+def test_more_latents_than_there_are_for_multi_topk_is_one_sentence():
+    TopK(24, 6, multi_topk_coefficient=1 / 8).build(6)
+    with pytest.raises(UserError, match=r"multi_topk_coefficient is 0\.125, which keeps 4 · k = 28 latents"):
+        TopK(24, 7, multi_topk_coefficient=1 / 8).build(6)
+    TopK(24, 7).build(6)

@@ -47,3 +47,15 @@ def test_one_learned_atom_serves_the_maximum_twice_and_the_matching_once():
     true, learned = torch.tensor([[1.0, 0.0], [1.0, 0.1]]), torch.tensor([[1.0, 0.0], [0.0, 1.0]])
     assert max_cosines(true, learned).min() > 0.99
     assert best_matching(true, learned).cosines.min() < 0.2
+
+
+def test_a_signed_atom_stands_for_its_opposite_too():
+    true = torch.randn(20, 8)
+    order = torch.randperm(20)
+    turned = true[order] * torch.where(torch.arange(20) % 2 == 0, 1.0, -1.0)[:, None]
+    matching = best_matching(true, turned, signed=True)
+    assert torch.equal(order[matching.learned], torch.arange(20))
+    expected = torch.where(matching.learned % 2 == 0, 1.0, -1.0).double()
+    torch.testing.assert_close(matching.cosines, expected)
+    torch.testing.assert_close(max_cosines(true, turned, signed=True), torch.ones(20))
+    assert max_cosines(true, turned).min() < 0.99

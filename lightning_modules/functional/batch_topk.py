@@ -1,0 +1,183 @@
+"""The largest pre-activations of a whole batch, over all ranks, selected exactly.
+
+Shapes: b rows of a rank's batch, s latents, d width of the activations, r ranks. A selection keeps k·b·r values.
+
+To sort b × s values costs ten times what it costs to compare them with a number. So a few rows tell what number the
+values that are kept will all exceed, most likely; what does exceed it is selected from, and it is lowered should too
+few have done so. Several ranks tell each other their largest values: 2·k·b of each, twice as many should one of them
+have kept all of its own. That is 8·k·b bytes sent and r times as many received by each rank (1 MiB sent at k = 32 and
+b = 4096), whatever s is.
+
+Of equal values those of lower ranks, rows and latents are kept, in this order, so that exactly k·b·r are.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, distributed
+
+from lightning_modules.functional.codes import BatchCodes
+from lightning_modules.functional.sparse import linear_kept, rows_at_once
+
+SAMPLED_ROWS = 64
+"""Rows that the first guess is made from."""
+
+MARGIN = 1.5
+"""How many candidates the guess aims at for each that is needed."""
+
+
+class _Candidates(NamedTuple):
+    """Positive values of a rank's batch, its largest among them."""
+
+    values: Tensor
+    """[n]; one that is not a number counts as infinite, so that it is kept and seen."""
+    places: Tensor
+    """[n] int64, ascending: row · s + latent."""
+
+
+class _Bar(NamedTuple):
+    """What a rank keeps: everything above `value`, and the first so many of what equals it."""
+
+    value: Tensor
+    """Scalar."""
+    equal: Tensor
+    """Scalar int64: how many of the rank's values that equal it are kept."""
+    least: Tensor
+    """Scalar: see `BatchCodes`."""
+
+
+def linear_batch_topk(x: Tensor, weight: Tensor, bias: Tensor, k: int) -> BatchCodes:
+    """The k·b·r largest of relu(x Wᵀ + bias) over the batches of all ranks, with the gradient of `linear_topk`.
+
+    Where several processes are connected, all of them must call it, with as many rows each. On one process with a GPU
+    nothing waits for the GPU.
+
+    Args:
+        x: [b, d], b ≥ 1; it gets no gradient.
+        weight: [s, d], one row a latent.
+        bias: [s].
+        k: how many to keep a row on average, ≤ s.
+    """
+    with torch.no_grad():
+        if _ranks() > 1:
+            values, places, least = _over_ranks(x, weight, bias, k)
+        elif x.device.type == "cpu":
+            values, places, least = _by_comparing(x, weight, bias, k)
+        else:
+            values, places, least = _at_once(x, weight, bias, k)
+        rows, indices = places // weight.shape[0], places % weight.shape[0]
+    return BatchCodes(linear_kept(x, weight, bias, values, indices, rows), indices, rows, len(x), len(weight), least)
+
+
+def _by_comparing(x: Tensor, weight: Tensor, bias: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Values [E], places [E] and the least of what one process keeps; fewer than k·b where fewer are positive."""
+    found = _candidates(x, weight, bias, k * len(x))
+    bar = _bar(_largest(found.values, k * len(x))[None], k * len(x), 0)
+    return *_kept(found, bar), bar.least
+
+
+def _at_once(x: Tensor, weight: Tensor, bias: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
+    """As `_by_comparing`, always k·b of them, so that their number is known without asking the GPU."""
+    count = k * len(x)
+    z = torch.nn.functional.linear(x, weight, bias).to(weight.dtype).flatten().relu_()
+    values = _infinite_if_bad(z)
+    bar = _bar(_largest(values, count)[None], count, 0)
+    # how many are kept up to each place: the first place with n of them is that of the n-th
+    kept = _mask(values, bar).cumsum(0, dtype=torch.int32)
+    places = torch.searchsorted(kept, torch.arange(1, count + 1, dtype=torch.int32, device=z.device))
+    return z[places], places, bar.least
+
+
+def _over_ranks(x: Tensor, weight: Tensor, bias: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
+    """As `_by_comparing`, of what this one of several processes keeps."""
+    count = k * len(x) * _ranks()
+    told = min(2 * k * len(x), count)
+    while True:
+        try:
+            found = _candidates(x, weight, bias, told)
+        except Exception:
+            # the others wait for this rank: they are told that it has failed, and agree on what to do afterwards
+            _gathered(x.new_full((told,), torch.nan, dtype=weight.dtype))
+            raise
+        largest = _gathered(_largest(found.values, told))
+        bar = _bar(largest, count, distributed.get_rank())
+        least = largest.amin(dim=1)
+        missed = ((least >= bar.value) & (least > 0)).any()
+        if told == count or not bool(missed) or bool(largest.isnan().any()):
+            return *_kept(found, bar), bar.least
+        told = min(2 * told, count)
+
+
+def _candidates(x: Tensor, weight: Tensor, bias: Tensor, needed: int) -> _Candidates:
+    """All values above some number, at least `needed` of them or else all that are positive."""
+    share = MARGIN * needed / (len(x) * len(weight))
+    while True:
+        floor = _guess(x, weight, bias, share)
+        parts, done = [], 0
+        for rows in torch.split(x, rows_at_once(x, len(weight))):
+            parts.append(_above(floor, torch.nn.functional.linear(rows, weight, bias).flatten(), done))
+            done += len(rows) * len(weight)
+        values, places = (torch.cat(both) for both in zip(*parts, strict=True))
+        if len(values) >= needed or share >= 1:
+            return _Candidates(values.to(weight.dtype), places)
+        share *= 2
+
+
+def _guess(x: Tensor, weight: Tensor, bias: Tensor, share: float) -> Tensor:
+    """What the largest `share` of all values exceed, judged from a few rows; a share of 1 has all that are positive."""
+    tiny = torch.finfo(weight.dtype).tiny
+    if share >= 1:
+        return weight.new_tensor(tiny)
+    z = torch.nn.functional.linear(x[:: -(-len(x) // SAMPLED_ROWS)], weight, bias).flatten()
+    return _infinite_if_bad(z).topk(max(1, int(share * len(z))), sorted=False).values.amin().clamp_min(tiny)
+
+
+def _above(floor: Tensor, z: Tensor, first: int) -> tuple[Tensor, Tensor]:
+    """Values of z [n] that are not below the floor, and their places, which count from `first`."""
+    places = (z < floor).logical_not_().nonzero().squeeze(1)
+    return _infinite_if_bad(z[places]), places + first
+
+
+def _bar(largest: Tensor, count: int, rank: int) -> _Bar:
+    """What `rank` keeps for all to keep `count`, from the largest values of every rank [r, n]."""
+    top = largest.flatten().topk(count, sorted=False).values
+    value = top.amin()
+    equal = (largest == value).sum(dim=1)
+    # of the lower ranks' equal values none is left out before all of this one's are
+    left = count - (top > value).sum() - equal[:rank].sum()
+    usable = (top > 0) & top.isfinite()
+    return _Bar(value, left, top.where(usable, torch.inf).amin())
+
+
+def _mask(values: Tensor, bar: _Bar) -> Tensor:
+    equal = values == bar.value
+    return (values > bar.value) | (equal & (equal.cumsum(0, dtype=torch.int32) <= bar.equal))
+
+
+def _kept(found: _Candidates, bar: _Bar) -> tuple[Tensor, Tensor]:
+    kept = _mask(found.values, bar).nonzero().squeeze(1)
+    return found.values[kept], found.places[kept]
+
+
+def _largest(values: Tensor, count: int) -> Tensor:
+    """The `count` largest of values ≥ 0 [n], in no particular order, filled up with zeros: [count]."""
+    if len(values) < count:
+        return torch.cat([values, values.new_zeros(count - len(values))])
+    return values.topk(count, sorted=False).values
+
+
+def _infinite_if_bad(values: Tensor) -> Tensor:
+    return values.nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=-torch.inf)
+
+
+def _ranks() -> int:
+    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
+
+
+def _gathered(values: Tensor) -> Tensor:
+    """[r, n] of every rank's [n]."""
+    gathered = [torch.empty_like(values) for _ in range(_ranks())]
+    distributed.all_gather(gathered, values)
+    return torch.stack(gathered)

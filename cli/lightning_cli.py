@@ -155,7 +155,8 @@ class FulguriteCLI(LightningCLI):
         if warning := found.warning():
             print(f"warning: {warning}", file=sys.stderr)
         settings.ckpt_path = str(found.checkpoint.path)
-        log_into(settings.trainer, folder)
+        # beside the training's curves: TensorBoard forgets those of a folder when a later file begins at step 0
+        log_into(settings.trainer, folder / self.subcommand)
 
     # ---- around the Trainer
 

@@ -188,6 +188,8 @@ def test_validate_measures_the_newest_checkpoint_of_a_run(finished, capsys):
         assert main(job.arguments(*named, verb="validate")) == 0
         measured = re.search(r"val/fvu\W+([\d.]+)", capsys.readouterr().out)
         assert float(measured[1]) == pytest.approx(float(reported[1]), abs=2e-4)
+    assert len(list(job.run.glob("events.out.*"))) == 1, "TensorBoard would forget the curves of the training"
+    assert list((job.run / "validate").glob("events.out.*"))
 
 
 def test_validate_without_a_run_says_how_to_name_one(job, capsys):

@@ -136,7 +136,7 @@ class Extractor(RowExtractor):
             "model": self.model,
             "revision": self.revision,
             "weights_sha256": weights_sha256(self.model, self.revision),
-            "hook_points": self._names(),
+            "hook_points": self.hook_point_names(),
             "dtype": self.dtype,
             "precision": self._resolved_precision(),
             "attention": self.attention,
@@ -187,7 +187,7 @@ class Extractor(RowExtractor):
             # Code that a model carries may have no class but the one with the head: then names are those in the whole.
             return resolve(backbone, self.hook_points)
 
-    def _names(self) -> list[str]:
+    def hook_point_names(self) -> list[str]:
         if not any(map(is_pattern, self.hook_points)):
             return list(self.hook_points)
         model = self._backbone or load_skeleton(self.model, self.revision, self.remote_code_of)

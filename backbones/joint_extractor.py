@@ -61,6 +61,9 @@ class JointExtractor(RowExtractor):
             for point, state in extractor.states(tokens, lengths).items()
         }
 
+    def hook_point_names(self) -> list[str]:
+        return [f"{name}/{point}" for name, each in self.extractors.items() for point in each.hook_point_names()]
+
     def describe(self) -> dict[str, Any]:
         self._refuse_differing()
         return {name: extractor.describe() for name, extractor in self.extractors.items()}

@@ -84,6 +84,14 @@ class RowExtractor(ABC):
     def rounding_settings(self) -> set[str]:
         """Dotted names in `describe` of settings that decide no more than the last bit of a rounding."""
 
+    @abstractmethod
+    def hook_point_names(self) -> list[str]:
+        """What there will be in `states`, known without weights; patterns are expanded.
+
+        Raises:
+            UserError: a pattern fits nothing in the model.
+        """
+
     def shapes(self) -> dict[str, int]:
         """Size d of the vectors at each hook point, found by a forward of two tokens; patterns are expanded."""
         states = self.states(torch.zeros(1, 2, dtype=torch.int64))

@@ -156,7 +156,7 @@ class FulguriteCLI(LightningCLI):
             print(f"warning: {warning}", file=sys.stderr)
         settings.ckpt_path = str(found.checkpoint.path)
         # beside the training's curves: TensorBoard forgets those of a folder when a later file begins at step 0
-        log_into(settings.trainer, folder / self.subcommand)
+        log_into(settings.trainer, folder / str(self.subcommand))
 
     # ---- around the Trainer
 
@@ -181,7 +181,7 @@ class FulguriteCLI(LightningCLI):
         """Refuses impossible settings before hours are spent on extracting activations for them."""
         check_settings = getattr(self.model, "check_settings", None)
         if check_settings is not None:
-            check_settings()
+            check_settings(self.datamodule)
         if self.start is not None and self.stop is not None:
             self.keeper = RunRecordKeeper(self.start.begin(self.asked, self.config_text))
             callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]

@@ -78,6 +78,21 @@ class ActivationDataModule(StoredRows[TrainingLoader]):
             extract_to_store(self.extractor, self.text, self.folder)
             self.extractor.unload()
 
+    def hook_point_names(self) -> list[str]:
+        """Which hook points a batch will have, in its order, known before anything is extracted.
+
+        Raises:
+            UserError: there is neither a store nor anything to make one with, or it lacks one of `hook_points`.
+        """
+        if is_store(self.folder):
+            available = list(read_manifest(self.folder).hook_points)
+        elif self.extractor is not None:
+            available = self.extractor.hook_point_names()
+        else:
+            raise UserError(_NO_STORE.format(self.folder))
+        self._refuse_unknown(self.folder, available)
+        return self.hook_points or available
+
     @staticmethod
     def identity_of(settings: Mapping[str, Any]) -> dict[str, str | None]:
         """What stands for the data in a run's identity, known before anything is extracted or read.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -177,16 +178,20 @@ class StoredRows(LightningDataModule, Generic[Loader]):
     def _open(self, folder: Path) -> ActivationStore:
         # One process checks for all of them.
         store = ActivationStore(folder, verify=self.verify and self._rank.rank == 0)
-        unknown = [name for name in self.hook_points or [] if name not in store.hook_points]
+        self._refuse_unknown(folder, store.hook_points)
+        return store
+
+    def _refuse_unknown(self, folder: Path, available: Collection[str]) -> None:
+        """Refuses names in `hook_points` that a store, or the extractor that is to make it, does not have."""
+        unknown = [name for name in self.hook_points or [] if name not in available]
         for name in unknown:
-            if is_store(elsewhere := Path(name).parent) and not elsewhere.samefile(folder):
+            if is_store(elsewhere := Path(name).parent) and not (folder.exists() and elsewhere.samefile(folder)):
                 raise UserError(
                     f"data.hook_points names {name!r} of another store than {folder}, and rows belong together only "
                     "within one: extract both into a new data.store, by naming both in data.extractor.hook_points"
                 )
         for name in unknown[:1]:
-            raise UserError(f"{folder} has no hook point {name!r}: the nearest are {nearest(name, store.hook_points)}")
-        return store
+            raise UserError(f"{folder} has no hook point {name!r}: the nearest are {nearest(name, available)}")
 
     def _split(self, store: ActivationStore) -> dict[Split, BlockShuffle]:
         if sum(self.shares.values()) >= 1:

@@ -104,6 +104,10 @@ class StreamedActivationDataModule(StoredRows[StreamingLoader]):
             refuse_other_store(self.fill, self.extractor, self.text)
             rank_zero_info(f"Reading the activation store {self.fill}, which is whole already.")
 
+    def hook_point_names(self) -> list[str]:
+        """Which hook points a batch will have, in its order, known before anything is read."""
+        return self.hook_points or self.extractor.hook_point_names()
+
     @staticmethod
     def identity_of(settings: Mapping[str, Any]) -> dict[str, str | None]:
         """What stands for the data in a run's identity: the settings that make it, wherever stores lie. A store that

@@ -78,6 +78,10 @@ class SyntheticActivations(LightningDataModule):
         """Width d under the one name that stands for a hook point."""
         return {HOOK_POINT: self.features.d}
 
+    def hook_point_names(self) -> list[str]:
+        """The one name that stands for a hook point."""
+        return [HOOK_POINT]
+
     def train_dataloader(self) -> TrainingLoader:
         """Batches from the cursor of the checkpoint that is being resumed, or from the first."""
         loader = TrainingLoader(self.stream, self._order("train"), [HOOK_POINT], self.batch_size, self._rank)

@@ -18,6 +18,10 @@ class ActivationSource(Protocol):
         """Width d of each hook point of a batch."""
         ...
 
+    def hook_point_names(self) -> list[str]:
+        """Which hook points a batch will have, in its order, known before any data is touched."""
+        ...
+
     def sample(self, rows: int) -> ActivationBatch:
         """Always the same rows of the training split."""
         ...

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_modules.autoencoders import Normalization, Normalized, Wiring
+from run_store import UserError
 
 
 class Pair(NamedTuple):
@@ -68,6 +69,30 @@ class HookPointPair(nn.Module):
         reconstructed = tuple(normalized[place] for place in self.sides.reconstructed)
         same = self.sides.read == self.sides.reconstructed
         return Pair(x, x if same else _beside([part.x for part in reconstructed]), reconstructed)
+
+
+def agreed_shapes(found: Mapping[str, int] | None, known: Mapping[str, int] | None) -> dict[str, int]:
+    """Names and widths of the hook points, as plain values.
+
+    Args:
+        found: what the data has; None without data.
+        known: what the weights are for; None while there are none.
+
+    Raises:
+        UserError: neither is known, or the widths differ.
+    """
+    if not found and not known:
+        raise UserError("model.shapes is unknown: give it, or load a checkpoint that a training has saved")
+    if found and known and list(found.values()) != list(known.values()):
+        raise UserError(
+            f"the autoencoder's weights are for {_in_words(known)} and the data has {_in_words(found)}: "
+            "use the data that the checkpoint was trained on, or leave model.shapes out"
+        )
+    return {name: int(width) for name, width in (known or found or {}).items()}
+
+
+def _in_words(shapes: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} of width {width}" for name, width in shapes.items())
 
 
 def _beside(parts: Sequence[Tensor]) -> Tensor:

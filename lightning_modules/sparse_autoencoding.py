@@ -33,7 +33,7 @@ from lightning_modules.non_finite import (
 )
 from lightning_modules.optimizer_settings import check_optimizer
 from lightning_modules.schedules import WarmupDecay, steps_of
-from lightning_modules.sides import HookPointPair, Pair
+from lightning_modules.sides import HookPointPair, Pair, agreed_shapes
 from run_store import UserError
 
 DEAD_AFTER_TOKENS = 10_000_000
@@ -118,13 +118,18 @@ class SparseAutoencoding(LightningModule):
 
     # ---- weights and their start
 
-    def check_settings(self) -> None:
+    def check_settings(self, data: ActivationSource | None = None) -> None:
         """Refuses impossible settings before any data is touched.
+
+        Args:
+            data: the datamodule, where it is known.
 
         Raises:
             UserError: naming the setting.
         """
         self.autoencoder.check_settings()
+        if data is not None:
+            self.autoencoder.wiring.sides(data.hook_point_names())
         check_optimizer(self.make_optimizer)
         if self.memory.rows_at_once and not self.autoencoder.rows_are_independent:
             raise UserError(
@@ -138,7 +143,7 @@ class SparseAutoencoding(LightningModule):
         Raises:
             UserError: the widths are unknown, differ from what the data has, or do not suit the wiring.
         """
-        shapes = self._resolve_shapes()
+        shapes = agreed_shapes(None if self._trainer is None else self.data.shapes, self.shapes)
         if hasattr(self, "tokens_since_fired"):
             return
         self.shapes = self.hparams["shapes"] = shapes
@@ -148,18 +153,6 @@ class SparseAutoencoding(LightningModule):
         self.register_buffer("tokens_since_fired", torch.zeros(self.autoencoder.d_sae, dtype=torch.int64))
         self.register_buffer("tokens_seen", torch.zeros((), dtype=torch.int64))
         self.register_buffer("started", torch.zeros((), dtype=torch.bool))
-
-    def _resolve_shapes(self) -> dict[str, int]:
-        found = {} if self._trainer is None else {name: int(width) for name, width in self.data.shapes.items()}
-        known = None if self.shapes is None else {name: int(width) for name, width in self.shapes.items()}
-        if not found and known is None:
-            raise UserError("model.shapes is unknown: give it, or load a checkpoint that a training has saved")
-        if found and known and list(found.values()) != list(known.values()):
-            raise UserError(
-                f"the autoencoder's weights are for {_in_words(known)} and the data has {_in_words(found)}: "
-                "use the data that the checkpoint was trained on, or leave model.shapes out"
-            )
-        return known or found
 
     def on_fit_start(self) -> None:
         """Estimates the start values, unless a checkpoint has brought them.
@@ -385,7 +378,3 @@ class SparseAutoencoding(LightningModule):
         scores = self.evaluation.scores() | gauges
         self.log_dict({f"{stage}/{name}": value for name, value in scores.items()})
         self.evaluation.reset()
-
-
-def _in_words(shapes: dict[str, int]) -> str:
-    return ", ".join(f"{name} of width {width}" for name, width in shapes.items())

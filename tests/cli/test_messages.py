@@ -29,6 +29,33 @@ MISTAKES = {
     "impossible name": ([*SAE, "--run.name", "a/b"], r"run\.name 'a/b' cannot name a folder"),
     "no source": ([*SAE, "--run.source", "run"], r"there is no run \(none was named\).*set --run\.path"),
     "no run to resume": ([*SAE, "--resume", "runs/none"], r"there is no run runs/none in runs: give its folder"),
+    "crosscoder with one hook point": (
+        [*SAE, "--model.autoencoder", "configs/autoencoder/crosscoder.yaml", "--data.store", "stores/none"],
+        r"crosscoder.*the data gives 1",
+    ),
+    "transcoder with one hook point": (
+        [*SAE, "--model.autoencoder", "configs/autoencoder/transcoder.yaml", "--data.store", "stores/none"],
+        r"transcoder.*the data gives 1.*set data\.hook_points to two names",
+    ),
+    "hook point that nothing reads": (
+        [*SAE, "--data.store", "stores/none", "--data.hook_points", "[encoder.layer.1]"],
+        r"no hook point 'encoder\.layer\.1': the nearest are encoder\.layer\.2",
+    ),
+    "k of 0": ([*SAE, "--model.autoencoder.k", "0"], r"model\.autoencoder.*k must be a PositiveInt: 0|k.*0"),
+    "target above the dictionary": (
+        [*SAE, "--model.autoencoder", "configs/autoencoder/jump_relu.yaml", "--model.autoencoder.target_l0", "5000"],
+        r"target_l0 is 5000.* and d_sae is 3072",
+    ),
+    "prefixes that end early": (
+        [
+            *SAE,
+            "--model.autoencoder",
+            "configs/autoencoder/matryoshka_batch_topk.yaml",
+            "--model.autoencoder.prefixes",
+            "[0.1, 0.5]",
+        ],
+        r"prefixes",
+    ),
     "missing store": (
         [*SAE, "--data.store", "nowhere", "--data.text", "null"],
         r"no activation store in nowhere: set data\.store",

@@ -23,7 +23,7 @@ TABLE = {
     "val/dense": ("dense latents", "{:.2%}"),
     "val/ce_loss_score": ("CE loss recovered with the reconstruction in the model", "{:.1%}"),
     "val/embedding_cosine": ("cosine of the embedding with the reconstruction in the model", "{:.3f}"),
-    "val/recovered": ("true features found (cosine ≥ 0.9)", "{:.1%}"),
+    "val/recovered": ("true features found (cosine > 0.9)", "{:.1%}"),
 }
 
 DIAGNOSIS_NAME = "diagnosis.json"

@@ -19,6 +19,7 @@ import cli.class_names  # noqa: F401  (so that a config may name classes without
 from callbacks import AtomicCheckpointIO, GracefulStop, InitialWeights, RandomStates, RunRecordKeeper, RunStopped
 from cli.launch import DecidedElsewhere, Plan, decided_together, forget
 from cli.messages import one_line
+from cli.overlays import with_overlays
 from cli.quiet import quiet
 from cli.run_settings import RunSettings
 from cli.sources import find_measured
@@ -46,7 +47,7 @@ def run(arguments: Sequence[str]) -> int:
         UserError: a setting is unknown, has the wrong type or an impossible value.
     """
     quiet()
-    argv = sys.argv
+    argv, arguments = sys.argv, with_overlays(arguments)
     try:
         FulguriteCLI(arguments)
     except ArgumentError as error:

@@ -90,7 +90,8 @@ class PAnneal(Autoencoder):
 
     def p(self, stage: Tensor) -> Tensor:
         """The exponent of a stage, scalar; 1 before the first and p_end from the last on."""
-        return (stage / self.stages).clamp_max(1) * (self.p_end - 1) + 1
+        fallen: Tensor = (stage / self.stages).clamp_max(1)
+        return fallen * (self.p_end - 1) + 1
 
     def encode(self, x: Tensor) -> DenseCodes:
         return DenseCodes(self.pre_activations(x).relu())

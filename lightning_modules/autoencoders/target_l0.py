@@ -17,8 +17,8 @@ FALL, RISE = -0.1, 0.04
 """What the integral may change log λ by in a step. Rising is slower: too dense for a while is harmless, too sparse
 leaves dead latents."""
 LEAST, MOST = math.log(1e-3), 2.0
-"""Gaps that are told apart: an L0 of 0 has no logarithm, and when half of a dictionary falls silent at the start, that is
-not λ's doing."""
+"""Gaps that are told apart: an L0 of 0 has no logarithm, and when half of a dictionary falls silent at the start, that
+is not λ's doing."""
 RANGE = math.log(1000)
 """How far log λ may go from where it began, either way."""
 
@@ -48,9 +48,9 @@ class SparsityCoefficient(nn.Module):
         Δ log λ = clip(k_i · e, FALL, RISE) + k_p · Δe
 
     The first term moves λ as long as there is a gap, the second takes back what training already answers: an L0 that
-    falls as fast as it should leaves λ alone, so that λ does not wind up. Written in differences, a noisy L0 adds nothing
-    up and a bound that λ meets leaves nothing behind. All of it is on the device and the same on every rank, as the L0
-    is.
+    falls as fast as it should leaves λ alone, so that λ does not wind up. Written in differences, a noisy L0 adds
+    nothing up and a bound that λ meets leaves nothing behind. All of it is on the device and the same on every rank, as
+    the L0 is.
 
     Which λ gives the L0 changes while a dictionary is learnt, and with the learning rate: the controller follows to the
     end of the run. It makes up for a λ that is 30 times too high or too low within some 500 steps.

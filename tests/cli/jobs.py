@@ -16,6 +16,7 @@ from typing import Any
 import safetensors.torch
 import torch
 
+from datamodules.activations import ActivationDataModule
 from run_store.checkpoints import newest_valid
 from run_store.record import RunRecord, read_record
 
@@ -56,6 +57,13 @@ class Job:
             *self.settings,
             *more,
         ]
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of the whole run. The text is Python's own library, which is another in every version."""
+        data = ActivationDataModule(str(self.store), batch_size=256, validation_share=0.2)
+        data.setup("fit")
+        return 2 * len(data.train_dataloader())
 
     def folders(self) -> list[Path]:
         """Every run's, oldest first."""

@@ -67,7 +67,7 @@ def test_the_record_says_what_was_made_of_what(finished):
     }
     assert record.lineage.store == str(job.store)
     assert record.lineage.store_sha256
-    assert (record.model, record.dataset, record.progress.step) == ("TopK", "store", 58)
+    assert (record.model, record.dataset, record.progress.step) == ("TopK", "store", job.steps)
     assert record.metrics["val/fvu"] == json.loads((job.run / "metrics.json").read_text())["val/fvu"]
     assert record.git["commit"] or record.git["files_sha256"]
     assert {"torch", "lightning"} <= record.packages.keys()
@@ -98,11 +98,11 @@ def test_a_second_run_reuses_the_store(job, capsys):
 
 def test_a_finished_run_is_skipped_without_a_model_weights_or_data(copy, capsys):
     """Neither the store nor weights that could be loaded are there, and nothing of the run changes."""
-    gone = Job(copy.store.with_name("deleted"), copy.runs)
+    gone, steps = Job(copy.store.with_name("deleted"), copy.runs), copy.steps
     before = {path: path.stat().st_mtime_ns for path in copy.run.rglob("*")}
     assert main(gone.arguments()) == 0
     printed = capsys.readouterr().out.splitlines()
-    assert printed == [f"{copy.run} is complete at step 58; --run.mode force_new starts another"]
+    assert printed == [f"{copy.run} is complete at step {steps}; --run.mode force_new starts another"]
     assert {path: path.stat().st_mtime_ns for path in copy.run.rglob("*")} == before
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from run_store import UserError
 
-INTEGRAL = 0.2
+INTEGRAL = 0.1
 """k_i, a step: some tens of steps close a gap, which is how long training takes to answer."""
 DAMPING = 5.0
 """k_p. Thresholds and biases move by a learning rate a step whatever λ is, and need this much to be stopped in time."""

@@ -34,6 +34,7 @@ from callbacks import DeadNeuronResampling, DictionaryRecovery
 from datamodules.synthetic import FeatureSettings, Forest, LogNormal
 from datamodules.synthetic_activations import SyntheticActivations
 from lightning_modules.autoencoders import Autoencoder
+from lightning_modules.autoencoders.aux_k import AuxK
 from lightning_modules.schedules import WarmupDecay
 from lightning_modules.sparse_autoencoding import SparseAutoencoding
 
@@ -121,7 +122,7 @@ def train(name: str, options: argparse.Namespace) -> dict[str, float]:
         dead_after_tokens=options.dead_after,
     )
     # AuxK revives what it can; a latent that it is about to bring back need not start again
-    revival = [DeadNeuronResampling()] if autoencoder.auxiliary is None else []
+    revival = [] if isinstance(autoencoder.auxiliary, AuxK) else [DeadNeuronResampling()]
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(
             max_epochs=1,

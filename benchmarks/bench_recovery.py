@@ -47,7 +47,7 @@ SETTINGS = {
     "steps": 4000,
     "batch": 1024,
     "lr": 1e-2,
-    "sparsity_warmup": 0.8,
+    "sparsity_warmup": 0.2,
     "dead_after": 20_000,
     "seed": 0,
 }

@@ -82,7 +82,7 @@ class SparseAutoencoding(LightningModule):
         optimizer: OptimizerCallable = lambda parameters: torch.optim.Adam(parameters, lr=3e-3, fused=True),
         lr_scheduler: LRSchedulerCallable = lambda optimizer: WarmupDecay(optimizer),
         normalization: Normalization | None = None,
-        sparsity_warmup: NonNegativeFloat = 0.05,
+        sparsity_warmup: NonNegativeFloat = 0.2,
         dead_after_tokens: PositiveInt | None = None,
         center: Literal["mean", "geometric_median"] = "mean",
         sample_rows: PositiveInt = 65536,
@@ -202,9 +202,13 @@ class SparseAutoencoding(LightningModule):
         return with_bad_gradient_if_bad(step.loss)
 
     def _total(self, terms: dict[str, LossTerm]) -> Tensor:
-        warmup = min(1.0, (self.global_step + 1) / max(1, self._sparsity_warmup_steps))
-        weighted = [term.value * term.weight * (warmup if term.warms_up else 1) for term in terms.values()]
+        weighted = [term.value * term.weight * (self._warmed if term.warms_up else 1) for term in terms.values()]
         return torch.stack(weighted).sum()
+
+    @property
+    def _warmed(self) -> float:
+        """The share of the sparsity warm-up that is done with this step."""
+        return min(1.0, (self.global_step + 1) / max(1, self._sparsity_warmup_steps))
 
     def _count_tokens(self, firing_counts: Tensor, rows: int) -> None:
         """Adds this batch, on every rank, to the counters: they count tokens, so accumulation and world size do not
@@ -285,7 +289,7 @@ class SparseAutoencoding(LightningModule):
         if self._may_step:
             self.autoencoder.after_optimizer_step()
             l0 = torch.as_tensor(self._fired_in_step, device=self.device) / max(1, self._rows_in_step)
-            self.autoencoder.observe(l0, min(1.0, (self.global_step + 1) / self._run_length))
+            self.autoencoder.observe(l0, min(1.0, (self.global_step + 1) / self._run_length), self._warmed)
         self._fired_in_step, self._rows_in_step = 0, 0
 
     def on_train_end(self) -> None:

@@ -325,15 +325,16 @@ class Autoencoder(nn.Module, ABC):
         if self.wiring.unit_norm:
             self.W_dec.div_(torch.linalg.vector_norm(self.W_dec, dim=1, keepdim=True).clamp_min(1e-12))
 
-    def observe(self, l0: Tensor, done: float) -> None:
+    def observe(self, l0: Tensor, done: float, warmed: float = 1.0) -> None:
         """Told after every optimiser step, for variants that steer themselves by what has come of it.
 
         Args:
             l0: scalar, the mean L0 of the step's rows over all ranks, on the weights' device.
             done: the share of the run that is done, in (0, 1].
+            warmed: the share of the sparsity warm-up that is done, in (0, 1].
         """
         if self.coefficient is not None:
-            self.coefficient.observe(l0)
+            self.coefficient.observe(l0, warmed)
 
     def gauges(self) -> dict[str, Tensor]:
         """Scalars by name that are worth a curve beside the losses, such as a threshold."""

@@ -19,6 +19,11 @@ from lightning_modules.autoencoders.wiring import Wiring
 from lightning_modules.functional import Codes, DenseCodes
 from run_store import UserError
 
+NUDGE = 0.02
+"""By how much thresholds fall in a step for each log(goal / L0) beyond SLACK, and half of that at most."""
+SLACK = 0.05
+"""A gap that the penalty's weight closes by itself."""
+
 
 class JumpReLU(Autoencoder):
     """f = z · 1[z > θ], z = (x − b_dec) W_encᵀ + b_enc, with a threshold θ_i ≥ 0 learnt for each latent.
@@ -32,6 +37,10 @@ class JumpReLU(Autoencoder):
     A jump has no useful gradient, so that of θ is estimated with a rectangle of width ε = bandwidth around it:
     ∂f/∂θ = −(θ/ε) · 1[|z − θ| < ε/2] and ∂1[z > θ]/∂θ = −(1/ε) · 1[|z − θ| < ε/2]. z has the gradient of the values
     that fire and no other: l0 and target reach θ alone.
+
+    Where a controller steers l0 or tanh, all thresholds fall together by 0.02 · (log(goal / L0) − 0.05) after a step in
+    which the L0 is more than 5% below its goal. Through the penalty alone it would hardly come back: a weight of 0
+    pushes no threshold up but pulls none down, and only what lies within ε of a threshold moves it.
 
     Dead latents, which neither of these reaches, are drawn back by pre_act_coefficient ·
     Σ_dead relu(θ_i − z_i) ‖W_dec[i]‖.
@@ -47,7 +56,7 @@ class JumpReLU(Autoencoder):
         penalty: what is counted: a latent that fires (l0), how high it is (tanh), or by how much the mean L0 misses
             target_l0 (target).
         target_l0: the mean L0 that is asked for: from 1 on a number of latents, below 1 a share of d_sae. Given, a
-            controller moves the weight of l0 or tanh until it is reached; the penalty target needs none.
+            controller moves the weight of l0 or tanh until it is reached.
         target_l0_coefficient: weight of the penalty target.
         tanh_scale: how soon tanh saturates.
         init_threshold: θ at the start.
@@ -150,6 +159,13 @@ class JumpReLU(Autoencoder):
         """
         missed = (self.threshold[dead] - self.pre_activations(x, dead)).relu()
         return self.weighed(missed, dead).sum() / rows
+
+    @torch.no_grad()
+    def observe(self, l0: Tensor, done: float, warmed: float = 1.0) -> None:
+        """Beside the coefficient the thresholds themselves give way where far too little fires, all by the same."""
+        super().observe(l0, done, warmed)
+        if self.coefficient.target_l0 is not None:
+            self.threshold.add_(NUDGE * (self.coefficient.gap + SLACK).clamp(-0.5, 0)).clamp_min_(0)
 
     @torch.no_grad()
     def after_optimizer_step(self) -> None:

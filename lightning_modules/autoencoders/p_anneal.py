@@ -111,9 +111,9 @@ class PAnneal(Autoencoder):
         return {"lp": LossTerm(penalty / whole.rows, weight, warms_up=True)}
 
     @torch.no_grad()
-    def observe(self, l0: Tensor, done: float) -> None:
+    def observe(self, l0: Tensor, done: float, warmed: float = 1.0) -> None:
         """Begins the next stage when its time has come; one at a time, for its level has to be measured."""
-        super().observe(l0, done)
+        super().observe(l0, done, warmed)
         passed = (done - self.start) / (self.end - self.start)
         due = self.stage < min(self.stages, int(self.stages * max(0.0, passed) + 1e-6))
         now, following = self.recent

@@ -43,14 +43,16 @@ def check_target(target_l0: float | None, d_sae: int) -> None:
 
 class SparsityCoefficient(nn.Module):
     """The weight λ of a sparsity penalty: constant, or, with a target, moved after every step by a PI controller on its
-    logarithm. With the gap e = log(L0 / target),
+    logarithm. With the gap e = log(L0 / goal),
 
-        Δ log λ = clip(k_i · e, FALL, RISE) + k_p · Δe
+        log λ = I + k_p · e,  Δ I = clip(k_i · e, FALL, RISE)
 
-    The first term moves λ as long as there is a gap, the second takes back what training already answers: an L0 that
-    falls as fast as it should leaves λ alone, so that λ does not wind up. Written in differences, a noisy L0 adds
-    nothing up and a bound that λ meets leaves nothing behind. All of it is on the device and the same on every rank, as
-    the L0 is.
+    The first term moves as long as there is a gap, the second answers at once and goes as the gap goes: an L0 that
+    comes back by itself finds λ where it was. Both keep to `RANGE`. All of it is on the device and the same on every
+    rank, as the L0 is.
+
+    The goal comes down from the L0 of the first step to the target while the sparsity warm-up lasts, along a straight
+    line of logarithms: a dictionary that must be sparse before it has learnt anything loses latents for good.
 
     Which λ gives the L0 changes while a dictionary is learnt, and with the learning rate: the controller follows to the
     end of the run. It makes up for a λ that is 30 times too high or too low within some 500 steps.
@@ -64,7 +66,10 @@ class SparsityCoefficient(nn.Module):
     """
 
     log_value: Tensor
-    log_l0: Tensor
+    integral: Tensor
+    gap: Tensor
+    """e after the last step, scalar."""
+    first_log_l0: Tensor
     started: Tensor
 
     def __init__(self, name: str, value: float, target_l0: float | None, d_sae: int) -> None:
@@ -75,7 +80,9 @@ class SparsityCoefficient(nn.Module):
         self.d_sae = d_sae
         if target_l0 is not None:
             self.register_buffer("log_value", torch.tensor(self._start))
-            self.register_buffer("log_l0", torch.zeros(()))
+            self.register_buffer("integral", torch.tensor(self._start))
+            self.register_buffer("gap", torch.zeros(()))
+            self.register_buffer("first_log_l0", torch.zeros(()))
             self.register_buffer("started", torch.zeros((), dtype=torch.bool))
 
     @property
@@ -100,19 +107,24 @@ class SparsityCoefficient(nn.Module):
             )
 
     @torch.no_grad()
-    def observe(self, l0: Tensor) -> None:
-        """Moves λ; l0 is a scalar, the mean L0 of the last step's rows over all ranks."""
+    def observe(self, l0: Tensor, warmed: float = 1.0) -> None:
+        """Moves λ.
+
+        Args:
+            l0: scalar, the mean L0 of the last step's rows over all ranks.
+            warmed: the share of the sparsity warm-up that is done, in (0, 1].
+        """
         if self.target_l0 is None:
             return
-        target = target_count(self.target_l0, self.d_sae)
-        log_l0 = l0.to(self.log_l0).log()
-        gap, last_gap = ((value - math.log(target)).clamp(LEAST, MOST) for value in (log_l0, self.log_l0))
-        change = torch.where(self.started, gap - last_gap, 0)  # the first step has nothing to compare with
-        integral = (INTEGRAL * gap).clamp(FALL, RISE)
-        moved = self.log_value + integral + DAMPING * change
-        self.log_value.copy_(moved.clamp(self._start - RANGE, self._start + RANGE))
-        self.log_l0.copy_(log_l0)
+        log_target = math.log(target_count(self.target_l0, self.d_sae))
+        log_l0 = l0.to(self.log_value).log()
+        self.first_log_l0.copy_(torch.where(self.started, self.first_log_l0, log_l0.clamp_min(log_target)))
         self.started.fill_(True)
+        log_goal = self.first_log_l0 + warmed * (log_target - self.first_log_l0)
+        self.gap.copy_((log_l0 - log_goal).clamp(LEAST, MOST))
+        self.integral.add_((INTEGRAL * self.gap).clamp(FALL, RISE))
+        self.integral.clamp_(self._start - RANGE, self._start + RANGE)
+        self.log_value.copy_((self.integral + DAMPING * self.gap).clamp(self._start - RANGE, self._start + RANGE))
 
     def gauges(self) -> dict[str, Tensor]:
         """λ under its setting's name, where there is a target."""

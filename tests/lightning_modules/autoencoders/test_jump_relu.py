@@ -252,3 +252,15 @@ def test_a_revived_latent_has_the_threshold_of_the_start():
     model.revive(torch.tensor([3, 9]), x, x - model(x)[1])
     torch.testing.assert_close(model.threshold[[3, 9]], torch.full((2,), 0.2, dtype=torch.float64))
     assert torch.equal(model.threshold[4:9], before[4:9])
+
+
+@pytest.mark.parametrize(
+    ("l0", "fall"), [(50.0, 0), (5.0, 0), (4.8, 0), (4.0, 0.02 * (math.log(5 / 4) - 0.05)), (0.0, 0.01)]
+)
+def test_thresholds_give_way_together_where_far_too_little_fires(l0, fall):
+    model = built(l0_coefficient=0.1, target_l0=5)
+    model.threshold.data[3] = 0.001
+    before = model.threshold.detach().clone()
+    model.observe(torch.tensor(5.0), 0.1)
+    model.observe(torch.tensor(l0), 0.2)
+    torch.testing.assert_close(model.threshold, (before - fall).clamp_min(0))

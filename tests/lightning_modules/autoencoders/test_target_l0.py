@@ -99,9 +99,30 @@ def test_a_target_out_of_reach_stops_at_a_bound_and_is_left_at_once():
     for _ in range(1000):
         controller.observe(torch.tensor(0.0))
     assert float(controller.weight) == pytest.approx(0.01 / 1000, rel=1e-4)
-    controller.observe(torch.tensor(40.0))
-    controller.observe(torch.tensor(40.0))
-    assert float(controller.weight) > 0.01 / 100
+    controller.observe(torch.tensor(320.0))
+    assert float(controller.weight) > 0.01
+
+
+def test_a_gap_that_closes_by_itself_leaves_the_weight_where_it_was():
+    controller = SparsityCoefficient("l1_coefficient", 0.01, 32, 3072)
+    for l0 in (32.0, 0.1, 32.0, 32.0):
+        controller.observe(torch.tensor(l0))
+    assert float(controller.weight) == pytest.approx(0.01, rel=0.15)
+
+
+def test_the_goal_comes_down_as_penalties_warm_up():
+    controller = SparsityCoefficient("l1_coefficient", 0.01, 32, 3072)
+    for step in range(1, 11):  # from 2048 to 32, halved six times on a straight line of logarithms
+        controller.observe(torch.tensor(2048 * 2 ** (-6 * step / 10) if step > 1 else 2048.0), step / 10)
+        assert float(controller.gap) == pytest.approx(0.6 * math.log(2) if step == 1 else 0, abs=1e-4)
+    controller.observe(torch.tensor(64.0))
+    assert float(controller.gap) == pytest.approx(math.log(2), rel=1e-4)
+
+
+def test_a_dictionary_that_starts_below_the_target_has_the_target_as_its_goal():
+    controller = SparsityCoefficient("l1_coefficient", 0.01, 32, 3072)
+    controller.observe(torch.tensor(16.0), 0.01)
+    assert float(controller.gap) == pytest.approx(-math.log(2), rel=1e-4)
 
 
 def test_without_a_target_the_weight_is_the_setting_and_there_is_no_state():

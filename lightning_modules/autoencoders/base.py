@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from lightning_modules.autoencoders.inference import Activation
 from lightning_modules.autoencoders.target_l0 import SparsityCoefficient
 from lightning_modules.autoencoders.wiring import Autoencoding, Wiring
-from lightning_modules.functional import Codes, Spread, squared_error
+from lightning_modules.functional import Codes, Spread, squared_error, sum_of_squares
 from run_store import UserError
 
 
@@ -301,14 +301,14 @@ class Autoencoder(nn.Module, ABC):
         """
         y = x if y is None else y
         codes, reconstruction = self(x)
-        error = (y - reconstruction).detach()
+        error = y - reconstruction.detach()
         if whole is None:
             whole = self.measure(x, dead, error, y)
         terms = {
             **self.reconstruction_terms(x, y, codes, reconstruction, whole),
             **self.sparsity_terms(x, y, codes, error, dead, whole),
         }
-        return TrainingPass(codes, reconstruction, terms, error.square().sum() / whole.variance)
+        return TrainingPass(codes, reconstruction, terms, sum_of_squares(error) / whole.variance)
 
     @torch.no_grad()
     def before_optimizer_step(self) -> None:
@@ -317,7 +317,8 @@ class Autoencoder(nn.Module, ABC):
         """
         grad = self.W_dec.grad
         if grad is not None and self.wiring.unit_norm:
-            grad.sub_((grad * self.W_dec).sum(dim=1, keepdim=True) * self.W_dec)
+            along = torch.linalg.vecdot(grad, self.W_dec)
+            grad.addcmul_(along[:, None], self.W_dec, value=-1)
 
     @torch.no_grad()
     def after_optimizer_step(self) -> None:

@@ -31,22 +31,24 @@ class BatchSelection(nn.Module):
     Args:
         k: latents kept for each row on average.
         threshold_decay: how much of θ the next batch leaves, once the run is long enough.
+        screening: find the latents by a product in bfloat16 first, in training.
     """
 
     threshold: Tensor
     batches_seen: Tensor
 
-    def __init__(self, k: int, threshold_decay: float) -> None:
+    def __init__(self, k: int, threshold_decay: float, screening: bool = False) -> None:
         super().__init__()
         self.k = k
         self.threshold_decay = threshold_decay
+        self.screening = screening
         self.register_buffer("threshold", torch.zeros(()))
         self.register_buffer("batches_seen", torch.zeros((), dtype=torch.int64))
 
     def encode(self, autoencoder: Autoencoder, x: Tensor) -> Codes:
         """Latents of x [b, d_in]."""
         if self.training:
-            return linear_batch_topk(x, autoencoder.W_enc, autoencoder.encoder_bias(), self.k)
+            return linear_batch_topk(x, autoencoder.W_enc, autoencoder.encoder_bias(), self.k, self.screening)
         z = autoencoder.pre_activations(x)
         return DenseCodes(z * (z > self.threshold))
 

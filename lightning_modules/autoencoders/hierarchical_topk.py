@@ -34,6 +34,8 @@ class HierarchicalTopK(Autoencoder):
         evaluation_k: latents kept for each row outside training, up to k; k by default. It may be changed at any time.
         aux_k_coefficient: weight of the AuxK loss; 0 leaves it out.
         k_aux: how many dead latents reconstruct the error; d_in / 2 by default.
+        screening: find the latents by a product in bfloat16 and compute them exactly, in training: see
+            `functional.screening`.
         wiring: what is read and what is reconstructed; one hook point for both by default.
     """
 
@@ -47,12 +49,14 @@ class HierarchicalTopK(Autoencoder):
         evaluation_k: PositiveInt | None = None,
         aux_k_coefficient: NonNegativeFloat = 1 / 32,
         k_aux: PositiveInt | None = None,
+        screening: bool = False,
         wiring: Wiring | None = None,
     ) -> None:
         super().__init__(d_sae, wiring)
         self.k = k
         self.budgets = budgets
         self.evaluation_k = evaluation_k
+        self.screening = screening
         self.auxiliary = AuxK(aux_k_coefficient, k_aux)
 
     def check_settings(self) -> None:
@@ -70,7 +74,8 @@ class HierarchicalTopK(Autoencoder):
 
     def encode(self, x: Tensor) -> SparseCodes:
         k = self.k if self.training or self.evaluation_k is None else self.evaluation_k
-        values, indices = linear_topk(x, self.W_enc, self.encoder_bias(), k)
+        screening = self.screening and self.training
+        values, indices = linear_topk(x, self.W_enc, self.encoder_bias(), k, screening=screening)
         return SparseCodes(values, indices, self.d_sae)
 
     def inference(self) -> LargestValues:

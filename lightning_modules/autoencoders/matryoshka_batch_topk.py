@@ -43,6 +43,8 @@ class MatryoshkaBatchTopK(Autoencoder):
         aux_k_coefficient: weight of the AuxK loss; 0 leaves it out.
         k_aux: how many dead latents reconstruct the error; d_in / 2 by default.
         threshold_decay: how much of θ the next batch leaves, once the run is long enough.
+        screening: find the latents by a product in bfloat16 and compute them exactly, in training: see
+            `functional.screening`.
         wiring: what is read and what is reconstructed; one hook point for both by default.
     """
 
@@ -59,11 +61,12 @@ class MatryoshkaBatchTopK(Autoencoder):
         aux_k_coefficient: NonNegativeFloat = 1 / 32,
         k_aux: PositiveInt | None = None,
         threshold_decay: ClosedUnitInterval = 0.999,
+        screening: bool = False,
         wiring: Wiring | None = None,
     ) -> None:
         super().__init__(d_sae, wiring)
         self.auxiliary = AuxK(aux_k_coefficient, k_aux)
-        self.selection = BatchSelection(k, threshold_decay)
+        self.selection = BatchSelection(k, threshold_decay, screening)
         self.both_given = prefixes is not None and sampled_prefixes is not None
         self.prefixes: FixedPrefixes | SampledPrefixes = (
             FixedPrefixes(d_sae, DEFAULT_SHARES if prefixes is None else prefixes)

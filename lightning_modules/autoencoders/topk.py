@@ -43,6 +43,8 @@ class TopK(Autoencoder):
         aux_k_coefficient: weight of the AuxK loss; 0 leaves it out.
         k_aux: how many dead latents reconstruct the error; the paper's d_in / 2 by default.
         multi_topk_coefficient: weight of the reconstruction from 4 k latents, 1/8 in the paper; 0 leaves it out.
+        screening: find the latents by a product in bfloat16 and compute them exactly, in training: see
+            `functional.screening`.
         wiring: what is read and what is reconstructed; one hook point for both by default.
     """
 
@@ -55,12 +57,14 @@ class TopK(Autoencoder):
         aux_k_coefficient: NonNegativeFloat = 1 / 32,
         k_aux: PositiveInt | None = None,
         multi_topk_coefficient: NonNegativeFloat = 0.0,
+        screening: bool = False,
         wiring: Wiring | None = None,
     ) -> None:
         super().__init__(d_sae, wiring)
         self.k = k
         self.auxiliary = AuxK(aux_k_coefficient, k_aux)
         self.multi_topk_coefficient = multi_topk_coefficient
+        self.screening = screening
 
     def check_settings(self) -> None:
         super().check_settings()
@@ -72,10 +76,11 @@ class TopK(Autoencoder):
             )
 
     def encode(self, x: Tensor) -> SparseCodes:
+        screening = self.screening and self.training
         if not self.multi_topk_coefficient or not (self.training or torch.is_grad_enabled()):
-            values, indices = linear_topk(x, self.W_enc, self.encoder_bias(), self.k)
+            values, indices = linear_topk(x, self.W_enc, self.encoder_bias(), self.k, screening=screening)
             return SparseCodes(values, indices, self.d_sae)
-        values, indices = linear_topk(x, self.W_enc, self.encoder_bias(), WIDER * self.k)
+        values, indices = linear_topk(x, self.W_enc, self.encoder_bias(), WIDER * self.k, screening=screening)
         places = values.detach().topk(self.k, dim=1, sorted=False).indices
         wider = SparseCodes(values, indices, self.d_sae)
         return SparseCodes(values.gather(1, places), indices.gather(1, places), self.d_sae, wider)

@@ -1,5 +1,6 @@
 from lightning_modules.functional.batch_topk import linear_batch_topk
 from lightning_modules.functional.codes import BatchCodes, Codes, DenseCodes, SparseCodes
+from lightning_modules.functional.encoding import linear_topk
 from lightning_modules.functional.nested import nested_squared_error
 from lightning_modules.functional.pooling import Pooling, pooled
 from lightning_modules.functional.prefixes import prefix_errors
@@ -9,10 +10,11 @@ from lightning_modules.functional.reconstruction import (
     fraction_of_variance_unexplained,
     geometric_median,
     squared_error,
+    sum_of_squares,
 )
 from lightning_modules.functional.recovery import Matching, best_matching, max_cosines
 from lightning_modules.functional.schedules import trapezoid
-from lightning_modules.functional.sparse import linear_topk, sparse_decode
+from lightning_modules.functional.sparse import sparse_decode
 from lightning_modules.functional.splicing import NextTokenSums, next_token_sums, share_recovered
 
 __all__ = [
@@ -39,5 +41,6 @@ __all__ = [
     "share_recovered",
     "sparse_decode",
     "squared_error",
+    "sum_of_squares",
     "trapezoid",
 ]

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor, distributed
 
 from lightning_modules.functional.codes import BatchCodes
-from lightning_modules.functional.sparse import linear_kept, rows_at_once
+from lightning_modules.functional.screening import ROUNDING, Screen
+from lightning_modules.functional.sparse import gathered_dot, linear_kept, rows_at_once
 
 SAMPLED_ROWS = 64
 """Rows that the first guess is made from."""
@@ -37,6 +38,35 @@ class _Candidates(NamedTuple):
     """[n] int64, ascending: row · s + latent."""
 
 
+class _Encoder(NamedTuple):
+    """What makes pre-activations."""
+
+    weight: Tensor
+    """[s, d]."""
+    bias: Tensor
+    """[s]."""
+    screen: Screen | None
+    """Of both, where candidates are found by a product in bfloat16."""
+
+    def above(self, floor: Tensor, x: Tensor) -> _Candidates:
+        """Values of x [b, d] that are not below the floor; places count from 0."""
+        if self.screen is None:
+            return _above(floor, torch.nn.functional.linear(x, self.weight, self.bias).flatten())
+        places = _not_below(floor, self.screen.coarse(x).flatten())
+        rows, latents = places // len(self.weight), places % len(self.weight)
+        starts = torch.searchsorted(rows, torch.arange(len(x), device=x.device))
+        exact = gathered_dot(x, self.weight, latents, starts) + self.bias[latents]
+        return _Candidates(_infinite_if_bad(exact), places)
+
+    def surely_above(self, floor: Tensor, x: Tensor) -> Tensor:
+        """What every value exceeds that `above` may have left out, scalar."""
+        if self.screen is None:
+            return floor
+        # the floor is rounded too, where it is compared with; and nothing is known beside what is not a number
+        bound = floor * (1 + ROUNDING) ** 2 + self.screen.missed(x).amax()
+        return bound.nan_to_num(nan=torch.inf)
+
+
 class _Bar(NamedTuple):
     """What a rank keeps: everything above `value`, and the first so many of what equals it."""
 
@@ -48,7 +78,7 @@ class _Bar(NamedTuple):
     """Scalar: see `BatchCodes`."""
 
 
-def linear_batch_topk(x: Tensor, weight: Tensor, bias: Tensor, k: int) -> BatchCodes:
+def linear_batch_topk(x: Tensor, weight: Tensor, bias: Tensor, k: int, screening: bool = False) -> BatchCodes:
     """The k·b·r largest of relu(x Wᵀ + bias) over the batches of all ranks, with the gradient of `linear_topk`.
 
     Where several processes are connected, all of them must call it, with as many rows each. On one process with a GPU
@@ -59,21 +89,24 @@ def linear_batch_topk(x: Tensor, weight: Tensor, bias: Tensor, k: int) -> BatchC
         weight: [s, d], one row a latent.
         bias: [s].
         k: how many to keep a row on average, ≤ s.
+        screening: find candidates by a product in bfloat16, see `screening`; the result is the same. One process with a
+            GPU, which compares with no number, does without.
     """
     with torch.no_grad():
+        encoder = _Encoder(weight, bias, Screen.of(weight, bias) if screening else None)
         if _ranks() > 1:
-            values, places, least = _over_ranks(x, weight, bias, k)
+            values, places, least = _over_ranks(x, encoder, k)
         elif x.device.type == "cpu":
-            values, places, least = _by_comparing(x, weight, bias, k)
+            values, places, least = _by_comparing(x, encoder, k)
         else:
             values, places, least = _at_once(x, weight, bias, k)
         rows, indices = places // weight.shape[0], places % weight.shape[0]
     return BatchCodes(linear_kept(x, weight, bias, values, indices, rows), indices, rows, len(x), len(weight), least)
 
 
-def _by_comparing(x: Tensor, weight: Tensor, bias: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
+def _by_comparing(x: Tensor, encoder: _Encoder, k: int) -> tuple[Tensor, Tensor, Tensor]:
     """Values [E], places [E] and the least of what one process keeps; fewer than k·b where fewer are positive."""
-    found = _candidates(x, weight, bias, k * len(x))
+    found = _candidates(x, encoder, k * len(x))
     bar = _bar(_largest(found.values, k * len(x))[None], k * len(x), 0)
     return *_kept(found, bar), bar.least
 
@@ -90,16 +123,16 @@ def _at_once(x: Tensor, weight: Tensor, bias: Tensor, k: int) -> tuple[Tensor, T
     return z[places], places, bar.least
 
 
-def _over_ranks(x: Tensor, weight: Tensor, bias: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
+def _over_ranks(x: Tensor, encoder: _Encoder, k: int) -> tuple[Tensor, Tensor, Tensor]:
     """As `_by_comparing`, of what this one of several processes keeps."""
     count = k * len(x) * _ranks()
     told = min(2 * k * len(x), count)
     while True:
         try:
-            found = _candidates(x, weight, bias, told)
+            found = _candidates(x, encoder, told)
         except Exception:
             # the others wait for this rank: they are told that it has failed, and agree on what to do afterwards
-            _gathered(x.new_full((told,), torch.nan, dtype=weight.dtype))
+            _gathered(x.new_full((told,), torch.nan, dtype=encoder.weight.dtype))
             raise
         largest = _gathered(_largest(found.values, told))
         bar = _bar(largest, count, distributed.get_rank())
@@ -110,34 +143,49 @@ def _over_ranks(x: Tensor, weight: Tensor, bias: Tensor, k: int) -> tuple[Tensor
         told = min(2 * told, count)
 
 
-def _candidates(x: Tensor, weight: Tensor, bias: Tensor, needed: int) -> _Candidates:
+def _candidates(x: Tensor, encoder: _Encoder, needed: int) -> _Candidates:
     """All values above some number, at least `needed` of them or else all that are positive."""
-    share = MARGIN * needed / (len(x) * len(weight))
+    latents = len(encoder.weight)
+    share = MARGIN * needed / (len(x) * latents)
     while True:
-        floor = _guess(x, weight, bias, share)
+        floor = _guess(x, encoder, share)
         parts, done = [], 0
-        for rows in torch.split(x, rows_at_once(x, len(weight))):
-            parts.append(_above(floor, torch.nn.functional.linear(rows, weight, bias).flatten(), done))
-            done += len(rows) * len(weight)
+        for rows in torch.split(x, rows_at_once(x, latents)):
+            part = encoder.above(floor, rows)
+            parts.append(part._replace(places=part.places + done))
+            done += len(rows) * latents
         values, places = (torch.cat(both) for both in zip(*parts, strict=True))
-        if len(values) >= needed or share >= 1:
-            return _Candidates(values.to(weight.dtype), places)
+        if _enough(values, needed, encoder.surely_above(floor, x)):
+            return _Candidates(values.to(encoder.weight.dtype), places)
+        if share >= 1 and encoder.screen is None:
+            return _Candidates(values.to(encoder.weight.dtype), places)
+        if share >= 1:  # among fewer positive values than are needed, all have to be found
+            return _candidates(x, encoder._replace(screen=None), needed)
         share *= 2
 
 
-def _guess(x: Tensor, weight: Tensor, bias: Tensor, share: float) -> Tensor:
+def _enough(values: Tensor, needed: int, least: Tensor) -> bool:
+    """Whether `needed` values are not below `least`, above which none can be missing."""
+    return len(values) >= needed and int((values >= least).sum()) >= needed
+
+
+def _guess(x: Tensor, encoder: _Encoder, share: float) -> Tensor:
     """What the largest `share` of all values exceed, judged from a few rows; a share of 1 has all that are positive."""
-    tiny = torch.finfo(weight.dtype).tiny
+    tiny = torch.finfo(encoder.weight.dtype).tiny
     if share >= 1:
-        return weight.new_tensor(tiny)
-    z = torch.nn.functional.linear(x[:: -(-len(x) // SAMPLED_ROWS)], weight, bias).flatten()
+        return encoder.weight.new_tensor(tiny)
+    z = torch.nn.functional.linear(x[:: -(-len(x) // SAMPLED_ROWS)], encoder.weight, encoder.bias).flatten()
     return _infinite_if_bad(z).topk(max(1, int(share * len(z))), sorted=False).values.amin().clamp_min(tiny)
 
 
-def _above(floor: Tensor, z: Tensor, first: int) -> tuple[Tensor, Tensor]:
-    """Values of z [n] that are not below the floor, and their places, which count from `first`."""
-    places = (z < floor).logical_not_().nonzero().squeeze(1)
-    return _infinite_if_bad(z[places]), places + first
+def _above(floor: Tensor, z: Tensor) -> _Candidates:
+    """Values of z [n] that are not below the floor, and their places."""
+    places = _not_below(floor, z)
+    return _Candidates(_infinite_if_bad(z[places]), places)
+
+
+def _not_below(floor: Tensor, z: Tensor) -> Tensor:
+    return (z < floor).logical_not_().nonzero().squeeze(1)
 
 
 def _bar(largest: Tensor, count: int, rank: int) -> _Bar:

@@ -18,6 +18,7 @@ gathered dot product.
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
@@ -36,33 +37,6 @@ def sparse_decode(values: Tensor, indices: Tensor, W_dec: Tensor, starts: Tensor
     each row begins, starts [b] int64.
     """
     return _SparseDecode.apply(values, indices, W_dec, starts)  # type: ignore[no-any-return, no-untyped-call]
-
-
-def linear_topk(x: Tensor, weight: Tensor, bias: Tensor, k: int, signed: bool = False) -> tuple[Tensor, Tensor]:
-    """The k largest of relu(x Wᵀ + bias) in each row, with a gradient that touches only what was kept.
-
-    x is data: it gets no gradient, which saves the second-largest GEMM of the dense step.
-
-    Args:
-        x: [b, d].
-        weight: [s, d], one row a latent.
-        bias: [s].
-        k: how many to keep, ≤ s.
-        signed: keep the k of the largest magnitude of x Wᵀ + bias instead, with their sign.
-
-    Returns:
-        values [b, k], ≥ 0 unless signed, in the weight's dtype and indices [b, k] int64, in no particular order. A row
-        with fewer than k positive pre-activations is filled with zeros, unless signed.
-    """
-    select = _largest_magnitudes if signed else _largest
-    with torch.no_grad():
-        parts = [
-            select(torch.nn.functional.linear(rows, weight, bias), k)
-            for rows in torch.split(x, rows_at_once(x, weight.shape[0]))
-        ]
-        values = torch.cat([values for values, _ in parts]).to(weight.dtype)
-        indices = torch.cat([indices for _, indices in parts])
-    return linear_kept(x, weight, bias, values, indices), indices
 
 
 def linear_kept(
@@ -121,18 +95,6 @@ class _LinearKept(torch.autograd.Function):
         return None, grad_weight, grad_bias, None, None, None
 
 
-def _largest(z: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Values, those below 0 set to 0, and indices [b, k] of the k largest of each row of z [b, s]."""
-    kept = z.topk(k, dim=-1, sorted=False)
-    return kept.values.relu_(), kept.indices
-
-
-def _largest_magnitudes(z: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Values and indices [b, k] of the k of each row of z [b, s] that are farthest from 0."""
-    indices = z.abs().topk(k, dim=-1, sorted=False).indices
-    return z.gather(-1, indices), indices
-
-
 def rows_at_once(x: Tensor, latents: int) -> int:
     """How many rows' pre-activations are made before they are selected from.
 
@@ -147,10 +109,28 @@ def gathered_dot(rows: Tensor, table: Tensor, indices: Tensor, starts: Tensor | 
     """rows[r] · table[indices[r, i]]: [b, d], [s, d], [b, k] → [b, k], without a [b, k, d] intermediate; [E] where
     indices are [E] and rows begin at `starts`.
     """
+    if rows.device.type == "cpu" and rows.dtype == table.dtype and rows.dtype in (torch.float32, torch.float64):
+        return _sampled(rows, table, indices, starts)
     with torch.enable_grad():
         weights = torch.zeros(indices.shape, dtype=table.dtype, device=table.device, requires_grad=True)
         bags = embedding_bag(indices, table.detach(), starts, per_sample_weights=weights, mode="sum")
     return torch.autograd.grad(bags, weights, rows)[0]
+
+
+def _sampled(rows: Tensor, table: Tensor, indices: Tensor, starts: Tensor | None) -> Tensor:
+    """`gathered_dot` as some entries of rows · tableᵀ, for which a CPU has a kernel of twice the speed."""
+    count = indices.numel()
+    if starts is None:
+        bounds = torch.arange(0, count + 1, indices.shape[1])
+    else:
+        bounds = torch.cat([starts, starts.new_tensor([count])])
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state")
+        pattern = torch.sparse_csr_tensor(
+            bounds, indices.flatten(), rows.new_zeros(count), (len(rows), len(table)), check_invariants=False
+        )
+    products: Tensor = torch.sparse.sampled_addmm(pattern, rows, table.t(), beta=0)
+    return products.values().view(indices.shape)
 
 
 def latent_sums(weights: Tensor, indices: Tensor, source: Tensor, latents: int, rows: Tensor | None = None) -> Tensor:

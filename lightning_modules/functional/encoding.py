@@ -1,0 +1,57 @@
+"""The encoder's product and the selection of what each row keeps, with a gradient that touches only that.
+
+Shapes: b rows of a batch, k kept latents a row, s latents, d width of the activations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from lightning_modules.functional.screening import Screen, screened_largest
+from lightning_modules.functional.selection import largest, largest_magnitudes
+from lightning_modules.functional.sparse import linear_kept, rows_at_once
+
+
+def linear_topk(
+    x: Tensor, weight: Tensor, bias: Tensor, k: int, signed: bool = False, screening: bool = False
+) -> tuple[Tensor, Tensor]:
+    """The k largest of relu(x Wᵀ + bias) in each row, with a gradient that touches only what was kept.
+
+    x is data: it gets no gradient, which saves the second-largest GEMM of the dense step.
+
+    Args:
+        x: [b, d].
+        weight: [s, d], one row a latent.
+        bias: [s].
+        k: how many to keep, ≤ s.
+        signed: keep the k of the largest magnitude of x Wᵀ + bias instead, with their sign.
+        screening: find them by a product in bfloat16, see `screening`; not together with signed.
+
+    Returns:
+        values [b, k], ≥ 0 unless signed, in the weight's dtype and indices [b, k] int64, in no particular order. A row
+        with fewer than k positive pre-activations is filled with zeros, unless signed.
+    """
+    with torch.no_grad():
+        select = _screened(weight, bias, k) if screening else _plain(weight, bias, k, signed)
+        parts = [select(rows) for rows in torch.split(x, rows_at_once(x, weight.shape[0]))]
+        values = torch.cat([values for values, _ in parts]).to(weight.dtype)
+        indices = torch.cat([indices for _, indices in parts])
+        values = values if signed else values.relu_()
+    return linear_kept(x, weight, bias, values, indices), indices
+
+
+Selection = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""Rows [b, d] → values and indices [b, k]."""
+
+
+def _plain(weight: Tensor, bias: Tensor, k: int, signed: bool) -> Selection:
+    select = largest_magnitudes if signed else largest
+    return lambda rows: select(torch.nn.functional.linear(rows, weight, bias), k)
+
+
+def _screened(weight: Tensor, bias: Tensor, k: int) -> Selection:
+    screen = Screen.of(weight, bias)
+    return lambda rows: screened_largest(rows, weight, bias, screen, k)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, distributed
 
 from lightning_modules.functional.codes import BatchCodes
-from lightning_modules.functional.screening import ROUNDING, Screen
+from lightning_modules.functional.screening import Screen
 from lightning_modules.functional.sparse import gathered_dot, linear_kept, rows_at_once
 
 SAMPLED_ROWS = 64
@@ -49,22 +49,17 @@ class _Encoder(NamedTuple):
     """Of both, where candidates are found by a product in bfloat16."""
 
     def above(self, floor: Tensor, x: Tensor) -> _Candidates:
-        """Values of x [b, d] that are not below the floor; places count from 0."""
+        """Values of x [b, d] that are not below the floor, which is above 0; places count from 0. What is as near to the
+        floor as rounding leaves in doubt may be missing or too much where there is a screen.
+        """
         if self.screen is None:
             return _above(floor, torch.nn.functional.linear(x, self.weight, self.bias).flatten())
         places = _not_below(floor, self.screen.coarse(x).flatten())
         rows, latents = places // len(self.weight), places % len(self.weight)
         starts = torch.searchsorted(rows, torch.arange(len(x), device=x.device))
         exact = gathered_dot(x, self.weight, latents, starts) + self.bias[latents]
-        return _Candidates(_infinite_if_bad(exact), places)
-
-    def surely_above(self, floor: Tensor, x: Tensor) -> Tensor:
-        """What every value exceeds that `above` may have left out, scalar."""
-        if self.screen is None:
-            return floor
-        # the floor is rounded too, where it is compared with; and nothing is known beside what is not a number
-        bound = floor * (1 + ROUNDING) ** 2 + self.screen.missed(x).amax()
-        return bound.nan_to_num(nan=torch.inf)
+        positive = (exact <= 0).logical_not_()
+        return _Candidates(_infinite_if_bad(exact[positive]), places[positive])
 
 
 class _Bar(NamedTuple):
@@ -89,11 +84,11 @@ def linear_batch_topk(x: Tensor, weight: Tensor, bias: Tensor, k: int, screening
         weight: [s, d], one row a latent.
         bias: [s].
         k: how many to keep a row on average, ≤ s.
-        screening: find candidates by a product in bfloat16, see `screening`; the result is the same. One process with a
-            GPU, which compares with no number, does without.
+        screening: find candidates by a product in bfloat16, see `screening`: half as many again as are kept, so that
+            none is missed. One process with a GPU, which compares with no number, does without.
     """
     with torch.no_grad():
-        encoder = _Encoder(weight, bias, Screen.of(weight, bias) if screening else None)
+        encoder = _Encoder(weight, bias, Screen.of(x, weight, bias) if screening else None)
         if _ranks() > 1:
             values, places, least = _over_ranks(x, encoder, k)
         elif x.device.type == "cpu":
@@ -155,18 +150,9 @@ def _candidates(x: Tensor, encoder: _Encoder, needed: int) -> _Candidates:
             parts.append(part._replace(places=part.places + done))
             done += len(rows) * latents
         values, places = (torch.cat(both) for both in zip(*parts, strict=True))
-        if _enough(values, needed, encoder.surely_above(floor, x)):
+        if len(values) >= needed or share >= 1:
             return _Candidates(values.to(encoder.weight.dtype), places)
-        if share >= 1 and encoder.screen is None:
-            return _Candidates(values.to(encoder.weight.dtype), places)
-        if share >= 1:  # among fewer positive values than are needed, all have to be found
-            return _candidates(x, encoder._replace(screen=None), needed)
         share *= 2
-
-
-def _enough(values: Tensor, needed: int, least: Tensor) -> bool:
-    """Whether `needed` values are not below `least`, above which none can be missing."""
-    return len(values) >= needed and int((values >= least).sum()) >= needed
 
 
 def _guess(x: Tensor, encoder: _Encoder, share: float) -> Tensor:

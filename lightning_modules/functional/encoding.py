@@ -35,7 +35,8 @@ def linear_topk(
         with fewer than k positive pre-activations is filled with zeros, unless signed.
     """
     with torch.no_grad():
-        select = _screened(weight, bias, k) if screening else _plain(weight, bias, k, signed)
+        screen = Screen.of(x, weight, bias) if screening else None
+        select = _plain(weight, bias, k, signed) if screen is None else _screened(weight, bias, screen, k)
         parts = [select(rows) for rows in torch.split(x, rows_at_once(x, weight.shape[0]))]
         values = torch.cat([values for values, _ in parts]).to(weight.dtype)
         indices = torch.cat([indices for _, indices in parts])
@@ -52,6 +53,5 @@ def _plain(weight: Tensor, bias: Tensor, k: int, signed: bool) -> Selection:
     return lambda rows: select(torch.nn.functional.linear(rows, weight, bias), k)
 
 
-def _screened(weight: Tensor, bias: Tensor, k: int) -> Selection:
-    screen = Screen.of(weight, bias)
+def _screened(weight: Tensor, bias: Tensor, screen: Screen, k: int) -> Selection:
     return lambda rows: screened_largest(rows, weight, bias, screen, k)

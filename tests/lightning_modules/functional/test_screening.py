@@ -1,12 +1,11 @@
-"""What a product in bfloat16 finds against the exact product."""
+"""What a product in bfloat16 finds against the exact product, where no two values are within its rounding."""
 
 import pytest
 import torch
 from torch.testing import assert_close
 
 from lightning_modules.functional import linear_batch_topk, linear_topk
-from lightning_modules.functional import screening as screening_module
-from lightning_modules.functional.screening import Screen, candidates_for
+from lightning_modules.functional.screening import candidates_for
 
 
 def encoder(b=300, d=48, s=400, seed=0, bias=0.0, outlier=1.0):
@@ -27,6 +26,10 @@ CASES = [
 ]
 
 
+ROUNDING = 0.03
+"""A pre-activation below it may be rounded below 0 and be missed."""
+
+
 def dense(values, indices, s):
     return torch.zeros(len(values), s, dtype=values.dtype).scatter_add(1, indices, values)
 
@@ -38,8 +41,7 @@ def test_the_same_latents_have_the_same_values(case, k):
     exact, screened = (
         dense(*linear_topk(x, weight, bias, k, screening=screening), len(weight)) for screening in (False, True)
     )
-    assert torch.equal(exact != 0, screened != 0)
-    assert_close(screened, exact)
+    assert_close(screened, exact, rtol=0, atol=ROUNDING)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -47,10 +49,8 @@ def test_the_same_latents_have_the_same_values(case, k):
 def test_the_same_latents_are_kept_of_a_batch(case, k):
     x, weight, bias = encoder(**case)
     exact, screened = (linear_batch_topk(x, weight, bias, k, screening=screening) for screening in (False, True))
-    assert torch.equal(exact.indices, screened.indices)
-    assert torch.equal(exact.rows, screened.rows)
-    assert_close(screened.values, exact.values)
-    assert_close(screened.least, exact.least)
+    assert_close(screened.dense(), exact.dense(), rtol=0, atol=ROUNDING)
+    assert_close(screened.least, exact.least, rtol=0, atol=ROUNDING)
 
 
 def test_gradients_are_those_of_the_exact_selection():
@@ -65,34 +65,25 @@ def test_gradients_are_those_of_the_exact_selection():
         assert_close(screened, exact)
 
 
-def test_rows_that_rounding_leaves_in_doubt_are_done_again():
-    """All latents are nearly the same, so that rounding alone says which is larger."""
+def test_what_is_kept_instead_of_a_missed_value_differs_from_it_by_rounding_alone():
+    """All latents are nearly the same, so that rounding decides which are candidates."""
     torch.manual_seed(0)
     x, direction = torch.randn(200, 48), torch.randn(48)
-    weight = direction + 1e-5 * torch.randn(400, 48)
-    z = x.double() @ weight.double().T
+    weight = direction + 1e-3 * torch.randn(400, 48)
     values, indices = linear_topk(x, weight, torch.zeros(400), 8, screening=True)
-    firing = z.amax(dim=1) > 0
-    assert_close(values[firing].sum(dim=1).double(), z.topk(8).values[firing].sum(dim=1), rtol=0, atol=1e-4)
-    kept_least = z.gather(1, indices).amin(dim=1)
-    assert (kept_least >= z.topk(8).values[:, -1] - 1e-5)[firing].all()
+    z = x @ weight.T
+    assert_close(values, z.gather(1, indices).relu())
+    off = z.topk(8).values[:, -1].relu() - values.amin(dim=1)
+    assert off.amax() > 0
+    assert (off <= 4 * 2.0**-8 * x.norm(dim=1) * weight.norm(dim=1).max()).all()
 
 
-def test_on_ordinary_rows_hardly_any_is_done_again(monkeypatch):
-    x, weight, bias = (part.float() for part in encoder(b=2000, d=128, s=1024))
-    again = []
-    monkeypatch.setattr(screening_module, "largest", lambda z, k: again.append(len(z)) or z.topk(k, dim=1))
-    linear_topk(x, weight, bias, 32, screening=True)
-    assert sum(rows for rows in again if rows != 2000) < 100
-
-
-def test_no_value_is_off_by_more_than_the_bound():
-    for outlier in (1.0, 100.0):
-        x, weight, bias = (part.float() for part in encoder(b=2000, d=128, s=1024, outlier=outlier))
-        screen = Screen.of(weight, bias)
-        exact = x.double() @ weight.double().T + bias.double()
-        coarse = screen.coarse(x).double()
-        assert ((coarse - exact).abs() <= screen.missed(x)[:, None] + 2.0**-8 * coarse.abs()).all()
+def test_what_all_rows_have_in_common_is_not_rounded_away():
+    x, weight, bias = encoder()
+    common = 1000 * torch.randn(48, dtype=torch.float64)
+    exact = linear_topk(x, weight, bias, 8)[1].sort().values
+    screened = linear_topk(x + common, weight, bias - weight @ common, 8, screening=True)[1].sort().values
+    assert torch.equal(exact, screened)
 
 
 @pytest.mark.parametrize("where", ["x", "weight", "bias"])
@@ -104,6 +95,7 @@ def test_what_is_not_a_number_is_seen(where):
 
 
 def test_no_more_candidates_than_latents():
-    assert candidates_for(32, 3072) == 48
+    assert candidates_for(32, 3072) == 40
+    assert candidates_for(64, 3072) == 80
     assert candidates_for(1, 3072) == 9
     assert candidates_for(8, 9) == 9

@@ -49,8 +49,8 @@ class _Encoder(NamedTuple):
     """Of both, where candidates are found by a product in bfloat16."""
 
     def above(self, floor: Tensor, x: Tensor) -> _Candidates:
-        """Values of x [b, d] that are not below the floor, which is above 0; places count from 0. What is as near to the
-        floor as rounding leaves in doubt may be missing or too much where there is a screen.
+        """Values of x [b, d] that are not below the floor, which is above 0; places count from 0. With a screen what is
+        as near to the floor as rounding leaves in doubt may be missing or too much.
         """
         if self.screen is None:
             return _above(floor, torch.nn.functional.linear(x, self.weight, self.bias).flatten())

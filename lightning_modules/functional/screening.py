@@ -5,10 +5,10 @@ Shapes: b rows of a batch, s latents, d width of the activations, c > k candidat
 Rounding x and W to bfloat16 makes the encoder's product several times as fast and moves a pre-activation by little. So
 the c largest of the rounded product are candidates, the exact values of these are computed in the weights' own dtype,
 and the k largest of those are kept. What is kept has its exact value. A value that is among the k largest is missed
-where rounding moves it below all candidates; then those that are kept instead differ from it by less than rounding does.
+where rounding moves it below all candidates; what is kept instead then differs from it by less than rounding does.
 
-Rows are centred on the batch's mean before they are rounded: what they have in common, which may be a hundred times what
-they differ by, goes into the bias, in full precision up to its own rounding.
+Rows are centred on the batch's mean before they are rounded: what they have in common, which may be a hundred times
+what they differ by, goes into the bias.
 """
 
 from __future__ import annotations

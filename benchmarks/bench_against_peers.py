@@ -103,7 +103,7 @@ def main() -> None:
     parser.add_argument("--data", nargs="+", choices=["synthetic", "real"], default=["synthetic", "real"])
     parser.add_argument("--store", type=Path, default=STORE, help="of the main job")
     parser.add_argument("--trainers", nargs="+", choices=[OURS, *PEERS], default=[OURS, *PEERS])
-    parser.add_argument("--rates", nargs="+", type=float, default=[3e-4, 1e-3, 3e-3, 1e-2])
+    parser.add_argument("--rates", nargs="+", type=float, default=[1e-3, 3e-3, 1e-2, 3e-2])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--results", type=Path, help="JSON file that results are added to")
     for name, default in SIZES.items():

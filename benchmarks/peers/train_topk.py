@@ -124,9 +124,11 @@ def sparsify_adam(rows, settings):
     return sparsify(rows, settings, optimizer="adam", lr_warmup_steps=round(WARMUP_SHARE * settings.steps))
 
 
+TRAINERS = {"saelens": saelens, "sparsify": sparsify, "sparsify_adam": sparsify_adam}
+
+
 if __name__ == "__main__":
-    train = {"saelens": saelens, "sparsify": sparsify, "sparsify_adam": sparsify_adam}[sys.argv[1]]
     settings = SimpleNamespace(**json.loads(Path(sys.argv[2]).read_text()))
     torch.manual_seed(settings.seed)
-    weights = train(Rows(settings.rows), settings)
+    weights = TRAINERS[sys.argv[1]](Rows(settings.rows), settings)
     save_file({name: value.detach().contiguous() for name, value in weights.items()}, settings.output)

@@ -1,8 +1,8 @@
 """Our own files: autoencoder.json and autoencoder.safetensors, which hold every variant and wiring as it is.
 
 The JSON has `format`, `version` and `model`: the settings of `SparseAutoencoding` that the tensors were made with,
-classes by their short names. The tensors have their names in the model's state_dict, without the counters of training;
-nothing is folded. Only classes of `lightning_modules.autoencoders` are ever made from such a file.
+classes by their short names. The tensors have their names in the state_dict of a `Trainee`, without the counters of
+training; nothing is folded. Only classes of `lightning_modules.autoencoders` are ever made from such a file.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from exports.files import Files, Read
 from exports.unfolding import Start
 from lightning_modules.autoencoders import Autoencoder, Normalization, Wiring
 from lightning_modules.sparse_autoencoding import SparseAutoencoding
+from lightning_modules.trainee import Trainee
 from run_store import UserError, nearest
 
 CONFIG = "autoencoder.json"
@@ -45,7 +46,7 @@ def to_files(model: SparseAutoencoding, about: Mapping[str, Any]) -> Files:
             "train it by python main.py fit"
         )
     settings = {name: _with_short_names(model.hparams.get(name)) for name in SETTINGS}
-    tensors = {name: value.detach() for name, value in model.state_dict().items() if name not in model.counters}
+    tensors = {name: value.detach() for name, value in model.only.state_dict().items() if name not in Trainee.counters}
     config = {"format": FORMAT, "version": VERSION, "model": settings, "metadata": dict(about)}
     return Files(CONFIG, config, WEIGHTS, tensors)
 

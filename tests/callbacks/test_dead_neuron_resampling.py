@@ -108,7 +108,7 @@ class States(Callback):
                 name: {key: value.clone() for key, value in trainer.optimizers[0].state[parameter].items()}
                 for name, parameter in pl_module.autoencoder.named_parameters()
             }
-            self.weights = {name: value.clone() for name, value in pl_module.state_dict().items()}
+            self.weights = {name: value.clone() for name, value in pl_module.only.state_dict().items()}
             self.moments = moments
 
 

@@ -9,7 +9,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from backbones import load_tokenizer
 from callbacks import FeatureStatistics
-from callbacks.feature_statistics import marked_snippet
+from callbacks.feature_statistics import StrongestPlaces, marked_snippet
 from lightning_modules.autoencoders import AbsTopK, TopK
 from lightning_modules.sparse_autoencoding import SparseAutoencoding
 
@@ -104,10 +104,10 @@ def test_latents_with_a_sign_show_their_largest_magnitudes_of_either_sign(data, 
 
 def test_one_place_a_document_comes_first(data, tmp_path):
     data.setup("fit")
-    callback = FeatureStatistics(latents=1, snippets=3)
+    places = StrongestPlaces(torch.tensor([0]), snippets=3, context=12)
     same_document, other = [0, 1, 2, 3], 60  # documents of the store have 50 rows
-    callback._values = torch.tensor([[5.0, 4.0, 3.0, 2.0, 1.0]])
-    callback._rows = torch.tensor([[*same_document, other]])
-    assert callback._varied(0, data) == [(5.0, 0), (1.0, other), (4.0, 1)]
-    callback._values = torch.tensor([[-5.0, 4.0, 3.0, 2.0, -1.0]])
-    assert callback._varied(0, data) == [(-5.0, 0), (-1.0, other), (4.0, 1)]
+    places.values = torch.tensor([[5.0, 4.0, 3.0, 2.0, 1.0]])
+    places.rows = torch.tensor([[*same_document, other]])
+    assert places.varied(0, data) == [(5.0, 0), (1.0, other), (4.0, 1)]
+    places.values = torch.tensor([[-5.0, 4.0, 3.0, 2.0, -1.0]])
+    assert places.varied(0, data) == [(-5.0, 0), (-1.0, other), (4.0, 1)]

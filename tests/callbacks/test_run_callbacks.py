@@ -57,7 +57,7 @@ def test_a_run_is_saved_every_n_steps_and_at_the_end_of_every_epoch(data, tmp_pa
     saved = checkpoints(trainer)
     assert [checkpoint.step for checkpoint in saved] == saves.steps
     weights = safetensors.torch.load_file(saved[-1].path / "model.safetensors")
-    assert torch.equal(weights["autoencoder.W_dec"], model.autoencoder.W_dec)
+    assert torch.equal(weights["members.only.autoencoder.W_dec"], model.autoencoder.W_dec)
 
 
 def test_accumulated_batches_do_not_save_a_step_twice(data, tmp_path):
@@ -74,7 +74,7 @@ def test_a_finished_run_can_go_on_for_more_epochs(data, tmp_path):
     longer = Trainer(max_epochs=5, accelerator="cpu", **settings)
     longer.fit(model, data, ckpt_path=checkpoints(first)[-1].path)
     assert longer.global_step == 5 * longer.num_training_batches
-    assert int(model.tokens_seen) == 64 * longer.global_step
+    assert int(model.only.tokens_seen) == 64 * longer.global_step
 
 
 def test_the_bar_shows_speed_quality_sparsity_and_life(data, tmp_path):

@@ -21,7 +21,7 @@ from tests.exports.models import SETTINGS, D, model_of, rows
 
 
 def everything(model):
-    return {name: value for name, value in model.state_dict().items() if name not in model.counters}
+    return {name: value for name, value in model.only.state_dict().items() if name not in model.only.counters}
 
 
 @pytest.mark.parametrize("variant", SETTINGS)

@@ -71,6 +71,10 @@ def members():
     }
 
 
+RESUMED = ("k3", "wide", "batch", "jump", "prefixes")
+"""A member of each kind of state."""
+
+
 def sweep(chosen=None, **settings):
     torch.manual_seed(0)
     settings = {"optimizer": adam, "dead_after_tokens": 200, **settings}
@@ -135,6 +139,7 @@ def test_a_step_in_float64_is_each_members_own_from_gradient_to_counters(data, t
     assert sum(float(norm) > 0.049 for norm in clipped) > 1, "each to the whole of the limit"
 
 
+@pytest.mark.slow
 def test_after_hundreds_of_steps_with_resampling_each_member_is_what_it_would_be_alone(data, tmp_path):
     """Its draws and its learning do not depend on the others: not a bit differs."""
     settings = {"max_epochs": 12, "check_val_every_n_epoch": 12}
@@ -153,7 +158,7 @@ def test_after_hundreds_of_steps_with_resampling_each_member_is_what_it_would_be
     assert len({scores[f"{name}/val/fvu"] for name in members()}) == len(members())
 
 
-@pytest.mark.parametrize("stop_after", [11, 13, 30])
+@pytest.mark.parametrize("stop_after", [11, 30])
 def test_a_resumed_sweep_is_bit_identical(data, tmp_path, stop_after):
     def run(*callbacks):
         fit = trainer(
@@ -164,7 +169,7 @@ def test_a_resumed_sweep_is_bit_identical(data, tmp_path, stop_after):
             val_check_interval=13,
             enable_checkpointing=bool(callbacks),
         )
-        return sweep(), fit
+        return sweep({name: member for name, member in members().items() if name in RESUMED}), fit
 
     straight, fit = run()
     fit.fit(straight, copy.deepcopy(data))
@@ -210,7 +215,6 @@ def test_a_batch_is_normalised_once_for_all_members_that_read_it(data, tmp_path)
         Counted.uses = 0
         settings = {"max_steps": 10, "max_epochs": -1, "limit_val_batches": 0}
         model = sweep(chosen, normalization=Counted())
-        model.setup = lambda stage: None
         trainer(tmp_path, **settings).fit(model, copy.deepcopy(data))
         return Counted.uses - len(model.members)  # each has looked at the start sample
 
@@ -245,11 +249,11 @@ def test_one_extraction_serves_every_hook_point_and_wiring(two_points, tmp_path)
     fresh = copy.deepcopy(chosen)
     together = sweep(chosen)
     together.check_settings(two_points())
-    fit = trainer(tmp_path, max_epochs=2)
+    fit = trainer(tmp_path)
     fit.fit(together, two_points())
     for name, member in fresh.items():
         single = alone(member)
-        trainer(tmp_path, max_epochs=2).fit(single, two_points(member.hook_points))
+        trainer(tmp_path).fit(single, two_points(member.hook_points))
         assert differing(together.members[name].state_dict(), single.only.state_dict()) == [], name
     assert together.members["a-from-b"].pair.read_names == ("b",)
     scores = fit.test(together, two_points(), verbose=False)[0]

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -234,11 +235,12 @@ def _lineage(weights: Path | None) -> Lineage:
 
 
 def _short_name(model: Mapping[str, Any]) -> str:
-    """Of the variant, or of each member's."""
+    """The variant, or those of the members with how many have each."""
     settings = model.get("init_args", {})
     members = (settings.get("members") or {"": {}}).values()
     chosen = [member.get("autoencoder") or settings.get("autoencoder") or model for member in members]
-    return ", ".join(dict.fromkeys(str(inner["class_path"]).rpartition(".")[2] for inner in chosen))
+    counts = Counter(str(inner["class_path"]).rpartition(".")[2] for inner in chosen)
+    return ", ".join(name if count == 1 else f"{count} × {name}" for name, count in counts.items())
 
 
 def _data_name(data: Mapping[str, Any]) -> str:

@@ -22,6 +22,7 @@ CONFIG = "autoencoder.json"
 WEIGHTS = "autoencoder.safetensors"
 FORMAT = "fulgurite-autoencoder"
 VERSION = 1
+SUPERFLUOUS = "one_normalization."
 SETTINGS = ("autoencoder", "normalization", "reconstruction_unit", "shapes")
 CLASSES = {
     name: kind
@@ -63,7 +64,8 @@ def from_files(read: Read) -> Start:
     if unknown := sorted(settings.keys() - set(SETTINGS)) or not settings.get("autoencoder"):
         raise UserError(f"{read.config_path}: model has {', '.join(SETTINGS)} and nothing else, not {unknown}")
     known = {name: _with_long_names(value, read) for name, value in settings.items() if value is not None}
-    return Start(known, dict(read.tensors))
+    # early files have the normalisation once more, as it was before it had seen any data
+    return Start(known, {name: value for name, value in read.tensors.items() if not name.startswith(SUPERFLUOUS)})
 
 
 def _with_short_names(value: Any) -> Any:

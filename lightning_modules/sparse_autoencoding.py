@@ -321,7 +321,11 @@ class SparseAutoencoding(LightningModule):
         checkpoint["non_finite"] = {name: watch.state_dict() for name, watch in self.watches.items()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Raises:
+        UserError: it is of other members.
+        """
         if "memory" in checkpoint:  # a model's weights come alone
+            self.members.refuse_others(checkpoint["memory"])
             for name, member in self.members.by_name.items():
                 member.memory.load_state_dict(checkpoint["memory"][name])
                 self.watches[name].load_state_dict(checkpoint["non_finite"][name])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import cast
 
 import torch
@@ -120,6 +120,19 @@ class Members(nn.ModuleDict):
         for prefix, member in self.prefixed():
             with telling(prefix):
                 member.check_settings(available)
+
+    def refuse_others(self, names: Collection[str]) -> None:
+        """Makes sure that a checkpoint is of the same members.
+
+        Args:
+            names: of those in the checkpoint.
+
+        Raises:
+            UserError: they are others.
+        """
+        if set(names) != set(self):
+            there, here = ("no members" if ONLY in of else f"the members {', '.join(of)}" for of in (names, self))
+            raise UserError(f"the checkpoint has {there} and the model {here}: use the settings that it was made with")
 
     @property
     def configured(self) -> bool:

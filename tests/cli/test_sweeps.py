@@ -80,7 +80,7 @@ def copied(finished, tmp_path):
 def test_the_record_names_each_members_figures(finished):
     record = read_record(finished)
     assert completion_of(finished).complete
-    assert record.model == "TopK, ReLU"
+    assert record.model == "2 × TopK, ReLU"
     for name in ("k3", "k5", "relu"):
         assert 0 < record.metrics[f"{name}/val/fvu"] < 1
     mean = sum(record.metrics[f"{name}/val/fvu"] for name in ("k3", "k5", "relu")) / 3
@@ -177,6 +177,22 @@ def test_members_are_set_and_added_on_the_command_line_by_the_names_of_overlays(
     settings = yaml.safe_load((run / "config.1.yaml").read_text())["model"]["init_args"]["members"]
     assert settings["k5"]["autoencoder"]["init_args"]["k"] == 6
     assert settings["new"]["autoencoder"]["class_path"].endswith(".JumpReLU")
+    (checkpoint,) = (run / "checkpoints").iterdir()
+    members = SparseAutoencoding.load_from_checkpoint(checkpoint).members
+    assert [members[name].autoencoder.d_sae for name in ("k3", "k5", "relu", "new")] == [32, 32, 24, 3072]
+
+
+def test_validate_measures_every_member_and_refuses_the_settings_of_a_single_training(configs, finished, capsys):
+    job, sweep, _ = configs
+    capsys.readouterr()
+    assert main(["validate", *job, *sweep, "--resume", str(finished)]) == 0
+    rows = [line.split("│") for line in capsys.readouterr().out.splitlines() if "val/fvu " in line]
+    measured = {row[1].strip(): float(row[2]) for row in rows}
+    recorded = read_record(finished).metrics
+    assert measured == {name: pytest.approx(recorded[name], rel=1e-4) for name in measured}
+    assert set(measured) == {"val/fvu", "k3/val/fvu", "k5/val/fvu", "relu/val/fvu"}
+    assert main(["validate", *job, "--resume", str(finished)]) == 2
+    assert "the checkpoint has the members k3, k5, relu and the model no members" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

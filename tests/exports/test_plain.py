@@ -55,6 +55,15 @@ def test_every_wiring_is_read_back(tmp_path, variant, wiring, widths):
     assert again.shapes == model.shapes
 
 
+def test_a_file_with_the_unused_normalisation_that_early_ones_had_is_read(tmp_path):
+    model = model_of(TopK)
+    export_model(model, tmp_path / "files", "safetensors")
+    weights = tmp_path / "files" / "autoencoder.safetensors"
+    save_file(load_file(weights) | {"one_normalization.factor": torch.ones(())}, weights)
+    again = import_autoencoder(tmp_path / "files", tmp_path / "imported")
+    assert torch.equal(again.autoencoder.W_enc, model.autoencoder.W_enc)
+
+
 def test_tied_weights_stay_tied(tmp_path):
     export_model(model_of(MatchingPursuit), tmp_path / "files", "safetensors")
     again = import_autoencoder(tmp_path / "files", tmp_path / "imported")

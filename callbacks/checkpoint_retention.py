@@ -27,7 +27,9 @@ class CheckpointRetention(Callback):
     Args:
         keep_last: the newest n, at least one.
         keep_best: the best k by `metric`.
-        metric: a logged metric, such as val/fvu; a checkpoint for which it is missing or not a number is never best.
+        metric: a logged metric, such as val/fvu; a checkpoint for which it is missing or not a number is never best. Of
+            a sweep the best k of each member stay, too, by the metric of that name of its own (NAME/val/fvu); the name
+            of one of these keeps the best of that member alone.
         mode: whether the lowest or the highest value is best.
         tie: which of two equally good checkpoints is better.
         milestone_every: of every so many optimiser steps, the first checkpoint at or after the multiple stays.

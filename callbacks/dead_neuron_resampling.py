@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from datamodules.shards import ActivationBatch
 from lightning_modules.schedules import steps_of
 from lightning_modules.sparse_autoencoding import SparseAutoencoding
+from lightning_modules.trainee import Trainee
 from run_store import UserError
 
 
@@ -26,9 +27,9 @@ class DeadNeuronResampling(Callback):
     changes, and where nothing is dead nothing is done.
 
     The rows are a fixed sample of the training split and the draw is a function of `seed` and the step, so a resumed
-    run does the same, and so does every rank. What a run logs as `train/resampled` is how many were started anew. A
-    `model.non_finite` of roll_back that goes back to weights from before takes the dead latents back with them, until
-    the next of the chosen steps.
+    run does the same, and so does every rank, and each member of a sweep whatever the others are. What a run logs as
+    `train/resampled` is how many were started anew. A `model.non_finite` of roll_back that goes back to weights from
+    before takes the dead latents back with them, until the next of the chosen steps.
 
     Args:
         at: when; below 1 a share of the run, else an optimiser step. Latents need the steps after the last of them to
@@ -71,48 +72,54 @@ class DeadNeuronResampling(Callback):
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
         """After a chosen step; the batches that are accumulated for the next one find it already made."""
         if trainer.global_step in self._steps and trainer.global_step > self._step_before_batch:
-            dead = pl_module.dead_latents()
-            if dead is not None:
-                self._resample(trainer, pl_module, dead)
+            for prefix, member in pl_module.members.prefixed():
+                dead = member.dead_latents()
+                if dead is not None:
+                    revived = self._resample(trainer, pl_module, member, dead)
+                    self._tell(trainer, prefix, revived, len(dead))
 
     @torch.no_grad()
-    def _resample(self, trainer: Trainer, module: SparseAutoencoding, dead: Tensor) -> None:
+    def _resample(self, trainer: Trainer, module: SparseAutoencoding, member: Trainee, dead: Tensor) -> int:
+        """Returns how many were started anew."""
         sample = module.data.sample(self.rows)
-        losses = torch.cat([error.square().sum(dim=1) for _, error in _misses(trainer, module, sample)])
+        losses = torch.cat([error.square().sum(dim=1) for _, error in _misses(trainer, module, member, sample)])
         generator = torch.Generator().manual_seed(self.seed * 2**32 + trainer.global_step)
         # the last bit of a loss, which may depend on the machine, can decide a draw; so rank 0 decides it for all
         drawn = trainer.strategy.broadcast(draw(losses, len(dead), generator))
         latents = dead[: len(drawn)]
         if len(latents):
             chosen = ActivationBatch(tuple(part[drawn] for part in sample.activations), sample.rows[drawn])
-            x, error = (torch.cat(parts) for parts in zip(*_misses(trainer, module, chosen), strict=True))
-            module.autoencoder.revive(latents, x, error)
+            x, error = (torch.cat(parts) for parts in zip(*_misses(trainer, module, member, chosen), strict=True))
+            member.autoencoder.revive(latents, x, error)
             for optimizer in trainer.optimizers:
-                forget(optimizer, module.autoencoder.latent_parameters().values(), latents)
-            module.tokens_since_fired[latents] = 0
-        self._tell(trainer, len(latents), len(dead))
+                forget(optimizer, member.autoencoder.latent_parameters().values(), latents)
+            member.tokens_since_fired[latents] = 0
+        return len(latents)
 
     @staticmethod
-    def _tell(trainer: Trainer, revived: int, dead: int) -> None:
+    def _tell(trainer: Trainer, prefix: str, revived: int, dead: int) -> None:
         for logger in trainer.loggers:
             # Lightning files what it logs of a step under the number of steps before it
-            logger.log_metrics({"train/resampled": float(revived)}, trainer.global_step - 1)
+            logger.log_metrics({f"{prefix}train/resampled": float(revived)}, trainer.global_step - 1)
         if trainer.is_global_zero:
             left = "" if revived == dead else f" of {dead}; the sample has no row that is reconstructed badly for more"
-            print(f"step {trainer.global_step:,}: {revived} dead latents started anew{left}", flush=True)
+            whose = f" of {member}" if (member := prefix.removesuffix("/")) else ""
+            print(f"step {trainer.global_step:,}: {revived} dead latents{whose} started anew{left}", flush=True)
 
 
-def _misses(trainer: Trainer, module: SparseAutoencoding, batch: ActivationBatch) -> Iterator[tuple[Tensor, Tensor]]:
+def _misses(
+    trainer: Trainer, module: SparseAutoencoding, member: Trainee, batch: ActivationBatch
+) -> Iterator[tuple[Tensor, Tensor]]:
     """x and y − ŷ of a batch, as many rows at a time as a training step has, as an evaluation would compute them."""
-    autoencoder, precision = module.autoencoder, trainer.precision_plugin
+    autoencoder, precision = member.autoencoder, trainer.precision_plugin
     was_training = autoencoder.training
     # no state may move, and ranks that select over a common batch must not wait for one another here
     autoencoder.eval()
-    size = module.memory.rows_at_once or max(1, module.data.batch_size // trainer.world_size)
+    size = member.memory.rows_at_once or max(1, module.data.batch_size // trainer.world_size)
     try:
-        for parts in zip(*(torch.split(part, size) for part in batch.activations), strict=True):
+        for parts in zip(*(torch.split(part, size) for part in member.seen(batch.activations)), strict=True):
             with precision.forward_context():
-                pair = module.pair(precision.convert_input([part.to(module.device) for part in parts]))
+                pair = member.pair(precision.convert_input([part.to(module.device) for part in parts]))
                 reconstruction = autoencoder(pair.x)[1]
             yield pair.x, pair.y - reconstruction
     finally:

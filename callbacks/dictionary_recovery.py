@@ -7,10 +7,14 @@ from typing import Any
 import torch
 from jsonargparse.typing import NonNegativeInt
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
 
+from datamodules.synthetic import Truth
 from datamodules.synthetic_activations import SyntheticActivations
-from lightning_modules.functional import best_matching, max_cosines
+from lightning_modules.functional import Codes, best_matching, max_cosines
+from lightning_modules.members import Figures
 from lightning_modules.metrics import Absorption
+from lightning_modules.trainee import Trainee
 from run_store import UserError
 
 FOUND_ABOVE = 0.9
@@ -34,7 +38,7 @@ class DictionaryRecovery(Callback):
         fired_at_least: how often a feature must have fired in training to be looked for.
     """
 
-    _absorption: Absorption | None = None
+    _compared: dict[str, Comparison]
 
     def __init__(self, fired_at_least: NonNegativeInt = 1000) -> None:
         self.fired_at_least = fired_at_least
@@ -53,28 +57,61 @@ class DictionaryRecovery(Callback):
 
     def on_validation_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Matches the dictionaries: the weights do not change until validation is over."""
-        truth, autoencoder = trainer.datamodule.truth, pl_module.autoencoder  # type: ignore[attr-defined]
-        self._learned = autoencoder.W_dec.detach().float().cpu()
-        self._matching = best_matching(truth.atoms, self._learned, autoencoder.signed)
-        hierarchical = bool((truth.parents >= 0).any())
-        self._absorption = Absorption(truth.parents).to(pl_module.device) if hierarchical else None
+        truth = trainer.datamodule.truth  # type: ignore[attr-defined]
+        self._compared = {prefix: Comparison(truth, member) for prefix, member in pl_module.members.prefixed()}
 
     def on_validation_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, *_: Any) -> None:
-        if self._absorption is not None:
+        if bool((trainer.datamodule.truth.parents >= 0).any()):  # type: ignore[attr-defined]
             features = trainer.datamodule.codes(outputs["rows"].cpu()) > 0  # type: ignore[attr-defined]
-            true, learned, cosines = self._matching
-            values = outputs["codes"].columns(learned.to(pl_module.device)).cpu()
-            latents = torch.zeros_like(features)
-            latents[:, true] = values * (cosines.sign() if pl_module.autoencoder.signed else 1) > 0
-            self._absorption.update(features.to(pl_module.device), latents.to(pl_module.device))
+            for prefix, codes in outputs["codes"].items():
+                self._compared[prefix].update(features, codes)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
-        truth, signed = trainer.datamodule.truth, pl_module.autoencoder.signed  # type: ignore[attr-defined]
-        cosines = self._matching.cosines.abs() if signed else self._matching.cosines
-        found = torch.zeros(len(truth.atoms), dtype=torch.bool)
-        found[self._matching.true] = cosines > FOUND_ABOVE
-        counted = truth.probabilities * int(pl_module.tokens_seen) >= self.fired_at_least
-        pl_module.log("val/recovered", (found & counted).sum() / counted.sum().clamp_min(1))
-        pl_module.log("val/mean_max_cosine", max_cosines(truth.atoms, self._learned, signed).mean())
-        if self._absorption is not None:
-            pl_module.log_dict({f"val/{name}": value for name, value in self._absorption.compute().items()})
+        scores = {prefix: compared.scores(self.fired_at_least) for prefix, compared in self._compared.items()}
+        pl_module.log_figures("val", scores)
+
+
+class Comparison:
+    """Of a learned dictionary with the true one.
+
+    Args:
+        truth: the true one.
+        member: whose W_dec and latents are compared; its weights do not change in the meantime.
+    """
+
+    def __init__(self, truth: Truth, member: Trainee) -> None:
+        self.truth = truth
+        self.signed = member.autoencoder.signed
+        self.seen = int(member.tokens_seen)
+        self.device = member.tokens_seen.device
+        self.learned = member.autoencoder.W_dec.detach().float().cpu()
+        self.matching = best_matching(truth.atoms, self.learned, self.signed)
+        hierarchical = bool((truth.parents >= 0).any())
+        self.absorption = Absorption(truth.parents).to(self.device) if hierarchical else None
+
+    def update(self, features: Tensor, codes: Codes) -> None:
+        """Takes in a batch, where the truth has a hierarchy.
+
+        Args:
+            features: bool [b, features], whether each is there.
+            codes: the latents of the same rows.
+        """
+        if self.absorption is None:
+            return
+        true, learned, cosines = self.matching
+        values = codes.columns(learned.to(self.device)).cpu()
+        latents = torch.zeros_like(features)
+        latents[:, true] = values * (cosines.sign() if self.signed else 1) > 0
+        self.absorption.update(features.to(self.device), latents.to(self.device))
+
+    def scores(self, fired_at_least: int) -> Figures:
+        """Scalars by name."""
+        cosines = self.matching.cosines.abs() if self.signed else self.matching.cosines
+        found = torch.zeros(len(self.truth.atoms), dtype=torch.bool)
+        found[self.matching.true] = cosines > FOUND_ABOVE
+        counted = self.truth.probabilities * self.seen >= fired_at_least
+        scores: Figures = {
+            "recovered": (found & counted).sum() / counted.sum().clamp_min(1),
+            "mean_max_cosine": max_cosines(self.truth.atoms, self.learned, self.signed).mean(),
+        }
+        return scores if self.absorption is None else {**scores, **self.absorption.compute()}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, Trainer
 
 from lightning_modules.checkpoint_files import WEIGHTS, read_weights
 from run_store import UserError
@@ -15,23 +16,22 @@ class InitialWeights(Callback):
 
     Args:
         checkpoint: the folder of a checkpoint.
+        member: of a sweep, whose weights are meant; by default each member starts from the one of its name.
     """
 
-    def __init__(self, checkpoint: Path) -> None:
+    def __init__(self, checkpoint: Path, member: str | None = None) -> None:
         self.checkpoint = checkpoint
+        self.member = member
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Raises:
-        UserError: the weights do not fit the model.
+        UserError: the weights do not fit the model, or are of several members and none of them is named.
         """
         weights, _ = read_weights(self.checkpoint / WEIGHTS)
         try:
-            pl_module.load_state_dict(weights)
+            pl_module.members.start_from(weights, self.member)
         except RuntimeError as error:
             reason = " ".join(str(error).split())
             raise UserError(
                 f"the weights of {self.checkpoint} do not fit the model ({reason}): set the same sizes"
             ) from error
-        # counters say what this training has seen
-        for name in getattr(pl_module, "counters", ()):
-            pl_module.get_buffer(name).zero_()

@@ -17,7 +17,7 @@ from callbacks.checkpoint_io import AtomicCheckpointIO, SaveOptions
 from run_store import UserError
 from run_store.checkpoints import add_metrics, checkpoint_path, sweep_leftovers
 
-OF_VALIDATION = "val/"
+OF_VALIDATION = "/val/"
 """What the names of metrics begin with that belong to the weights they were measured on."""
 
 
@@ -189,10 +189,11 @@ class SaveCheckpoints(Checkpoint):
 
     def _metrics(self, trainer: Trainer) -> dict[str, float]:
         validated = self._validated_step == trainer.global_step
+        # figures of a sweep's members have their name in front
         return {
             name: float(value)
             for name, value in trainer.callback_metrics.items()
-            if validated or not name.startswith(OF_VALIDATION)
+            if validated or OF_VALIDATION not in f"/{name}"
         }
 
 

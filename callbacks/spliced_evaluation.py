@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
@@ -14,9 +15,11 @@ from datamodules.shards import ActivationBatch
 from datamodules.stored_rows import StoredRows
 from datamodules.text import TokenBatch
 from lightning_modules.functional import Pooling
+from lightning_modules.members import Figures
 from lightning_modules.memory_guard import ran_out_of_memory
 from lightning_modules.metrics import SplicedEmbedding, SplicedLanguageModel, Way
 from lightning_modules.sparse_autoencoding import SparseAutoencoding
+from lightning_modules.trainee import Trainee
 from run_store import Split, UserError
 
 
@@ -32,7 +35,8 @@ class SplicedEvaluation(Callback):
     Documents are those of the split that the Trainer measures on. Each rank reads its share of the batches.
 
     Args:
-        tokens: how many of the split's tokens are read, four times each.
+        tokens: how many of the split's tokens are read, four times each, and once more for each further member of a
+            sweep.
         batch_size: contexts in one forward of the model.
         measure: the loss of the next token, for models with a language head, or the cosine of the final embedding; auto
             takes the loss where the model was saved with such a head.
@@ -125,7 +129,7 @@ class SplicedEvaluation(Callback):
     def _measures(self, trainer: Trainer) -> bool:
         return not trainer.sanity_checking and (self.during_fit or trainer.state.fn != "fit")
 
-    def _log(self, trainer: Trainer, pl_module: SparseAutoencoding, prefix: str, split: Split) -> None:
+    def _log(self, trainer: Trainer, pl_module: SparseAutoencoding, stage: str, split: Split) -> None:
         try:
             scores = self._scores(trainer, pl_module, split)
         except (MemoryError, RuntimeError) as error:
@@ -135,56 +139,66 @@ class SplicedEvaluation(Callback):
                 "memory ran out when the model was read with its activations replaced: lower batch_size of callback "
                 "SplicedEvaluation, or leave it out"
             ) from error
-        pl_module.log_dict({f"{prefix}/{name}": value for name, value in scores.items()})
+        pl_module.log_figures(stage, scores)
 
-    def _scores(self, trainer: Trainer, pl_module: SparseAutoencoding, split: Split) -> dict[str, Tensor]:
-        """The metrics by name, over the tokens of all ranks."""
+    def _scores(self, trainer: Trainer, pl_module: SparseAutoencoding, split: Split) -> dict[str, Figures]:
+        """The metrics of each member by name, over the tokens of all ranks."""
         data, extractor = self._data(trainer), self._extractor(trainer)
         language = _predicts_text(extractor) if self.measure == "auto" else self.measure == "language_model"
         if self._model is None:
             self._model = SplicedModel(extractor, language)
-        metric = SplicedLanguageModel() if language else SplicedEmbedding(self.pooling)
-        metric.to(pl_module.device)
+        metrics = {prefix: self._metric(language).to(pl_module.device) for prefix, _ in pl_module.members.prefixed()}
         text = data.text.part(split, data.seed, *data.shares.values(), self.tokens)  # type: ignore[attr-defined]
         text.batch_size = self.batch_size
         means = self._means(trainer)
         for number, batch in enumerate(text.batches()):
             if number % trainer.world_size == trainer.global_rank:
-                self._update(metric, trainer, pl_module, batch, means)
-        scores: dict[str, Tensor] = metric.compute()
-        return scores
+                self._update(metrics, trainer, pl_module, batch, means)
+        return {prefix: dict(metric.compute()) for prefix, metric in metrics.items()}
+
+    def _metric(self, language: bool) -> SplicedLanguageModel | SplicedEmbedding:
+        return SplicedLanguageModel() if language else SplicedEmbedding(self.pooling)
 
     def _update(
         self,
-        metric: SplicedLanguageModel | SplicedEmbedding,
+        metrics: Mapping[str, SplicedLanguageModel | SplicedEmbedding],
         trainer: Trainer,
         pl_module: SparseAutoencoding,
         batch: TokenBatch,
         means: dict[str, Tensor],
     ) -> None:
-        """Reads a batch of contexts in all ways."""
+        """Reads a batch of contexts in all ways: without an autoencoder once for all members that reconstruct the same
+        hook points, and once with each.
+        """
         assert self._model is not None
         clean = self._model.read(batch)
-        metric.update("clean", clean.output, clean.output, batch)
-        spliced = self._reconstructions(trainer, pl_module, clean)
-        mean = {name: means[name] for name in spliced}
-        zero = {name: torch.zeros_like(value) for name, value in mean.items()}
-        passing: dict[Way, dict[str, Tensor]] = {"spliced": spliced, "zero_ablation": zero, "mean_ablation": mean}
-        for way, replacements in passing.items():
-            metric.update(way, self._model.splice(batch, clean.kept, replacements), clean.output, batch)
+        ablated: dict[tuple[str, ...], dict[Way, Tensor]] = {}
+        for prefix, member in pl_module.members.prefixed():
+            seen = member.seen(list(self._data(trainer).shapes))
+            names = tuple(seen[place] for place in member.pair.sides.reconstructed)
+            if names not in ablated:
+                mean = {name: means[name] for name in names}
+                zero = {name: torch.zeros_like(value) for name, value in mean.items()}
+                outputs: dict[Way, Tensor] = {"clean": clean.output}
+                outputs["zero_ablation"] = self._model.splice(batch, clean.kept, zero)
+                outputs["mean_ablation"] = self._model.splice(batch, clean.kept, mean)
+                ablated[names] = outputs
+            reconstructions = self._reconstructions(trainer, member, clean)
+            spliced = self._model.splice(batch, clean.kept, dict(zip(names, reconstructions, strict=True)))
+            readings: dict[Way, Tensor] = {**ablated[names], "spliced": spliced}
+            for way, output in readings.items():
+                metrics[prefix].update(way, output, clean.output, batch)
 
-    def _reconstructions(self, trainer: Trainer, pl_module: SparseAutoencoding, clean: CleanPass) -> dict[str, Tensor]:
-        """[n, d] of every hook point that is reconstructed, by name, from what passed in the clean reading."""
+    def _reconstructions(self, trainer: Trainer, member: Trainee, clean: CleanPass) -> list[Tensor]:
+        """[n, d] of every hook point that a member reconstructs, from what passed in the clean reading."""
         data, precision = self._data(trainer), trainer.precision_plugin
-        names = list(data.shapes)
-        rows = [clean.rows[name].to(pl_module.device) for name in names]
+        rows = [clean.rows[name].to(member.tokens_seen.device) for name in member.seen(list(data.shapes))]
         parts: list[tuple[Tensor, ...]] = []
         # no more rows at a time than in a batch of the autoencoder's, which is known to fit
         for chunk in zip(*(torch.split(values, data.batch_size) for values in rows), strict=True):
             with precision.forward_context():
-                parts.append(pl_module(*precision.convert_input(chunk))[1])
-        joined = [torch.cat(column).float() for column in zip(*parts, strict=True)]
-        return {names[place]: part for place, part in zip(pl_module.pair.sides.reconstructed, joined, strict=True)}
+                parts.append(member(*precision.convert_input(chunk))[1])
+        return [torch.cat(column).float() for column in zip(*parts, strict=True)]
 
     def _means(self, trainer: Trainer) -> dict[str, Tensor]:
         """[d] the mean activation of every hook point, over the rows of all ranks."""

@@ -14,6 +14,7 @@ def export(
     run: str,
     format: Literal["saelens", "sparsify", "safetensors"],
     output: str,
+    member: str | None = None,
     checkpoint: str = "last",
     metric: str = "val/fvu",
     direction: Literal["min", "max"] = "min",
@@ -25,9 +26,10 @@ def export(
         run: The run (folder, id or name), the folder of a checkpoint, or what `import` has made.
         format: saelens and sparsify are those libraries' own, with normalisation folded into the weights; safetensors
             is ours and holds every variant.
-        output: Folder to make.
+        output: Folder to make; of a whole sweep it gets a folder a member.
+        member: Of a sweep, the one to write; by default all of them.
         checkpoint: Of a run: last, best, or the folder of one.
-        metric: What the best checkpoint is chosen by.
+        metric: What the best checkpoint is chosen by; of a member its own.
         direction: Whether its lowest or highest value is the best.
         folder: The folder of all runs.
     """
@@ -35,11 +37,15 @@ def export(
     from cli.quiet import quiet
 
     quiet()
-    from exports import export_model, find_trained, load_trained
+    from exports import export_model, find_trained, load_trained, members_of
 
-    trained = find_trained(run, folder, checkpoint, metric, direction)
-    loading = export_model(load_trained(trained), Path(output), format, trained)
-    print(f"exported {trained.checkpoint.path} to {output}; load it by\n  {loading}")
+    names = [member] if member else members_of(find_trained(run, folder))
+    for name in names:
+        trained = find_trained(run, folder, checkpoint, metric, direction, name)
+        place = Path(output) if member or name is None else Path(output, name)
+        loading = export_model(load_trained(trained), place, format, trained)
+        what = trained.checkpoint.path if name is None else f"{name} of {trained.checkpoint.path}"
+        print(f"exported {what} to {place}; load it by\n  {loading}")
 
 
 def run(arguments: Sequence[str]) -> int:

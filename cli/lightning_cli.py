@@ -175,7 +175,7 @@ class FulguriteCLI(LightningCLI):
     def _callbacks_of_a_run(self, plan: Plan) -> list[Callback]:
         """Behind those of the config: a state is whole once they have seen the step."""
         self.stop = GracefulStop(plan["folder"])
-        weights = [InitialWeights(Path(plan["weights"]))] if plan["weights"] else []
+        weights = [InitialWeights(Path(plan["weights"]), self.run_settings.member)] if plan["weights"] else []
         return [*weights, RandomStates(), self.stop]
 
     def after_instantiate_classes(self) -> None:

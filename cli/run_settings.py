@@ -19,6 +19,8 @@ class RunSettings:
         starts a new one; continue_from_previous starts a new one from the weights of another.
     source: Where a new run takes its first weights from: nowhere, a run, the best run of FOLDER/NAME or a checkpoint.
     path: The run (folder, id or name) or the checkpoint's folder that source, validate and test mean.
+    member: Of a sweep that is a source, the member whose weights are taken; by default each member of a new run takes
+        those of the one of its own name.
     validate_source: Refuse a checkpoint given by its path unless every file in it has the hash that was recorded.
     best_metric: What the best run is chosen by.
     best_direction: Whether the lowest or the highest value is the best.
@@ -30,6 +32,7 @@ class RunSettings:
     mode: Mode = "resume_if_incomplete"
     source: Source = "scratch"
     path: str | None = None
+    member: str | None = None
     validate_source: bool = True
     best_metric: str = "val/fvu"
     best_direction: Direction = "min"

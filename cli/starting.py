@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -56,6 +57,11 @@ class Asked:
     settings: RunSettings
     contents: Mapping[str, str | None]
     resume: str | None = None
+
+    def began_as(self, checkpoint: Path | None) -> str | None:
+        """What stands for the weights of a checkpoint that are taken."""
+        sha256, member = weights_sha256(checkpoint), self.settings.member
+        return sha256 if sha256 is None or member is None else f"{sha256} of {member}"
 
     def identity(self, initial_weights: str | None) -> Identity:
         """Of a run that begins with these weights."""
@@ -130,13 +136,13 @@ def start(asked: Asked) -> Start | None:
         return _resume_named(asked, resolve_run(asked.settings.folder, asked.resume).folder)
     settings = asked.settings
     source = find_source(settings)
-    identity = asked.identity(weights_sha256(source.checkpoint))
+    identity = asked.identity(asked.began_as(source.checkpoint))
     folder = identity.folder(settings)
     with deciding(folder):
         decision = _decision(asked, folder, source)
         if decision.action != "start_new":
             return _carried_out(decision, identity)
-        began_as = weights_sha256(decision.checkpoint)
+        began_as = asked.began_as(decision.checkpoint)
         if began_as == identity.spec.initial_weights:
             return _started(decision, identity, folder)
     # it continues a run that began from scratch, and must not be taken for one that did
@@ -229,8 +235,12 @@ def _lineage(weights: Path | None) -> Lineage:
 
 
 def _short_name(model: Mapping[str, Any]) -> str:
-    inner = model.get("init_args", {}).get("autoencoder") or model
-    return str(inner["class_path"]).rpartition(".")[2]
+    """The variant, or those of the members with how many have each."""
+    settings = model.get("init_args", {})
+    members = (settings.get("members") or {"": {}}).values()
+    chosen = [member.get("autoencoder") or settings.get("autoencoder") or model for member in members]
+    counts = Counter(str(inner["class_path"]).rpartition(".")[2] for inner in chosen)
+    return ", ".join(name if count == 1 else f"{count} × {name}" for name, count in counts.items())
 
 
 def _data_name(data: Mapping[str, Any]) -> str:

@@ -110,7 +110,7 @@ def fold(model: SparseAutoencoding) -> Folded:
     Raises:
         UserError: no such map does the same.
     """
-    pair, variant = model.pair, type(model.autoencoder).__name__
+    pair, variant = model.only.pair, type(model.autoencoder).__name__
     wiring = type(model.autoencoder.wiring).__name__
     if len(pair.inputs) != 1 or len(pair.outputs) != 1 or model.autoencoder.wiring.needs_pre_activations:
         raise UserError(

@@ -67,7 +67,7 @@ def model_of(start: Start, source: Path) -> SparseAutoencoding:
     # sizes that nothing could hold are among what a file may say
     except (ArgumentError, TypeError, ValueError, RuntimeError, MemoryError) as error:
         raise UserError(f"the settings in {source} are none of ours ({' '.join(str(error).split())[:300]})") from error
-    state = model.state_dict()
+    state = model.only.state_dict()
     tensors = start.tensors
     needed = {name for name, _ in model.autoencoder.named_parameters(prefix="autoencoder")}
     unlike = sorted((tensors.keys() - state.keys()) | (needed - tensors.keys()))

@@ -37,8 +37,8 @@ def model_card(model: SparseAutoencoding, format: FormatName, loading: str, prov
         "variant": type(autoencoder).__name__,
         "wiring": type(autoencoder.wiring).__name__,
         "latents": f"{autoencoder.d_sae:,}",
-        "read": ", ".join(widths[place] for place in model.pair.sides.read),
-        "reconstructed": ", ".join(widths[place] for place in model.pair.sides.reconstructed),
+        "read": ", ".join(widths[place] for place in model.only.pair.sides.read),
+        "reconstructed": ", ".join(widths[place] for place in model.only.pair.sides.reconstructed),
     }
     parts = [
         f"---\n{yaml.safe_dump(head, sort_keys=False)}---\n",

@@ -1,8 +1,8 @@
 """Our own files: autoencoder.json and autoencoder.safetensors, which hold every variant and wiring as it is.
 
 The JSON has `format`, `version` and `model`: the settings of `SparseAutoencoding` that the tensors were made with,
-classes by their short names. The tensors have their names in the model's state_dict, without the counters of training;
-nothing is folded. Only classes of `lightning_modules.autoencoders` are ever made from such a file.
+classes by their short names. The tensors have their names in the state_dict of a `Trainee`, without the counters of
+training; nothing is folded. Only classes of `lightning_modules.autoencoders` are ever made from such a file.
 """
 
 from __future__ import annotations
@@ -15,12 +15,14 @@ from exports.files import Files, Read
 from exports.unfolding import Start
 from lightning_modules.autoencoders import Autoencoder, Normalization, Wiring
 from lightning_modules.sparse_autoencoding import SparseAutoencoding
+from lightning_modules.trainee import Trainee
 from run_store import UserError, nearest
 
 CONFIG = "autoencoder.json"
 WEIGHTS = "autoencoder.safetensors"
 FORMAT = "fulgurite-autoencoder"
 VERSION = 1
+SUPERFLUOUS = "one_normalization."
 SETTINGS = ("autoencoder", "normalization", "reconstruction_unit", "shapes")
 CLASSES = {
     name: kind
@@ -45,7 +47,7 @@ def to_files(model: SparseAutoencoding, about: Mapping[str, Any]) -> Files:
             "train it by python main.py fit"
         )
     settings = {name: _with_short_names(model.hparams.get(name)) for name in SETTINGS}
-    tensors = {name: value.detach() for name, value in model.state_dict().items() if name not in model.counters}
+    tensors = {name: value.detach() for name, value in model.only.state_dict().items() if name not in Trainee.counters}
     config = {"format": FORMAT, "version": VERSION, "model": settings, "metadata": dict(about)}
     return Files(CONFIG, config, WEIGHTS, tensors)
 
@@ -62,7 +64,8 @@ def from_files(read: Read) -> Start:
     if unknown := sorted(settings.keys() - set(SETTINGS)) or not settings.get("autoencoder"):
         raise UserError(f"{read.config_path}: model has {', '.join(SETTINGS)} and nothing else, not {unknown}")
     known = {name: _with_long_names(value, read) for name, value in settings.items() if value is not None}
-    return Start(known, dict(read.tensors))
+    # early files have the normalisation once more, as it was before it had seen any data
+    return Start(known, {name: value for name, value in read.tensors.items() if not name.startswith(SUPERFLUOUS)})
 
 
 def _with_short_names(value: Any) -> Any:

@@ -37,10 +37,8 @@ class Provenance:
         """What checkpoint and record tell."""
         if trained is None:
             return cls()
-        measured = trained.checkpoint.metrics
-        metrics = {name: value for name, value in measured.items() if value is not None and not _of_training(name)}
         if trained.record is None:
-            return cls(metrics=metrics)
+            return cls(metrics=trained.metrics)
         extractor, text = _made_of(trained.record)
         corpus = _settings(text.get("corpus"))
         return cls(
@@ -49,7 +47,7 @@ class Provenance:
             extractor=extractor,
             text=text,
             store_sha256=trained.record.lineage.store_sha256,
-            metrics=metrics,
+            metrics=trained.metrics,
             record=trained.record,
         )
 
@@ -63,10 +61,6 @@ class Provenance:
             "trained_with": "fulgurite",
             "run": None if self.record is None else self.record.id,
         }
-
-
-def _of_training(name: str) -> bool:
-    return name.startswith("train/")
 
 
 def _made_of(record: RunRecord) -> tuple[dict[str, Any], dict[str, Any]]:

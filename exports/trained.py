@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 from exports.importing import CHECKPOINT
 from lightning_modules.checkpoint_files import read_model
 from lightning_modules.sparse_autoencoding import SparseAutoencoding
+from lightning_modules.sweep import ONLY
 from run_store import UserError
 from run_store.checkpoints import MANIFEST, StoredCheckpoint, list_checkpoints, newest_valid, read_checkpoint
 from run_store.completion import completion_of
@@ -24,6 +26,16 @@ class Trained:
 
     checkpoint: StoredCheckpoint
     record: RunRecord | None
+    member: str | None = None
+    """Of a sweep, the one that is meant."""
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """What was measured on its weights in validation and test; of a member what is its own."""
+        prefix = f"{self.member}/" if self.member else ""
+        measured = self.checkpoint.metrics.items()
+        own = {name.removeprefix(prefix): value for name, value in measured if name.startswith(prefix)}
+        return {name: value for name, value in own.items() if value is not None and not name.startswith("train/")}
 
 
 def find_trained(
@@ -32,6 +44,7 @@ def find_trained(
     checkpoint: str = "last",
     metric: str = "val/fvu",
     direction: Direction = "min",
+    member: str | None = None,
 ) -> Trained:
     """The checkpoint that a person means.
 
@@ -41,6 +54,7 @@ def find_trained(
         checkpoint: of a run: `last`, `best`, or the folder of one.
         metric: what the best is chosen by, as measured on that checkpoint's weights.
         direction: whether the lowest or the highest is the best.
+        member: of a sweep, the one that is meant; the best is then chosen by its own metric.
 
     Raises:
         UserError: there is none, or its run is not complete.
@@ -48,39 +62,71 @@ def find_trained(
     folder = Path(wanted)
     alone = next((path for path in (folder, folder / CHECKPOINT) if (path / MANIFEST).is_file()), None)
     if alone is not None:
-        return _of_a_complete_run(alone)
+        return _of_a_complete_run(alone, member)
     run = resolve_run(root, wanted).folder
     _refuse_incomplete(run)
     if checkpoint not in ("last", "best"):
-        return Trained(read_checkpoint(checkpoint), read_record(run))
+        return Trained(read_checkpoint(checkpoint), read_record(run), member)
     if checkpoint == "last":
-        return Trained(newest_valid(run / CHECKPOINTS_NAME).checkpoint, read_record(run))
-    return Trained(_best(run / CHECKPOINTS_NAME, metric, direction), read_record(run))
+        return Trained(newest_valid(run / CHECKPOINTS_NAME).checkpoint, read_record(run), member)
+    own_metric = metric if member is None else f"{member}/{metric}"
+    return Trained(_best(run / CHECKPOINTS_NAME, own_metric, direction), read_record(run), member)
+
+
+def members_of(trained: Trained) -> list[str | None]:
+    """Names of the members of the sweep that it is of; None alone where it is of no sweep.
+
+    Raises:
+        UserError: the checkpoint is damaged.
+    """
+    settings = read_model(trained.checkpoint.path).get("hyper_parameters", {})
+    return [*(settings.get("members") or [None])]
 
 
 def load_trained(trained: Trained) -> SparseAutoencoding:
-    """Its model, in evaluation.
+    """Its model, in evaluation; where a member is meant, that one alone.
 
     Raises:
-        UserError: the checkpoint is damaged, or of no sparse autoencoder.
+        UserError: the checkpoint is damaged, of no sparse autoencoder, or has no such member.
     """
     path = trained.checkpoint.path
     try:
         model = SparseAutoencoding.load_from_checkpoint(path).eval()
         # Lightning makes the classes of these settings and forgets the settings
         model.hparams.update(read_model(path)["hyper_parameters"])
-        return model
+        return model if trained.member is None else alone(model, trained.member)
     except (TypeError, KeyError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"{path} holds no sparse autoencoder that can be made from its settings ({reason})") from error
 
 
-def _of_a_complete_run(checkpoint: Path) -> Trained:
+def alone(model: SparseAutoencoding, name: str) -> SparseAutoencoding:
+    """A member of a sweep as a model of its own, with the same weights.
+
+    Raises:
+        UserError: there is no such member.
+    """
+    member = copy.deepcopy(model.members.by_name[model.members.chosen(name)])
+    member.hook_points, member.places = None, tuple(range(len(member.shapes)))
+    single = SparseAutoencoding(
+        member.autoencoder,
+        normalization=model.make_normalization(),
+        reconstruction_unit=member.autoencoder.reconstruction_unit,
+        shapes=member.shapes,
+    )
+    single.members[ONLY] = member
+    own = (model.hparams.get("members") or {}).get(name) or {}
+    settings = {**model.hparams, "members": None, "shapes": member.shapes}
+    single.hparams.update({**settings, "autoencoder": own.get("autoencoder") or model.hparams.get("autoencoder")})
+    return single.eval()
+
+
+def _of_a_complete_run(checkpoint: Path, member: str | None) -> Trained:
     run = checkpoint.resolve().parent.parent
     if not (run / METADATA_NAME).is_file():
-        return Trained(read_checkpoint(checkpoint), None)
+        return Trained(read_checkpoint(checkpoint), None, member)
     _refuse_incomplete(run)
-    return Trained(read_checkpoint(checkpoint), read_record(run))
+    return Trained(read_checkpoint(checkpoint), read_record(run), member)
 
 
 def _refuse_incomplete(run: Path) -> None:

@@ -36,7 +36,7 @@ class Start(NamedTuple):
     settings: dict[str, Any]
     """Of `SparseAutoencoding`: those that must be as they are; classes as class_path and init_args."""
     tensors: dict[str, Tensor]
-    """By their names in its state_dict."""
+    """By their names in the state_dict of its `Trainee`."""
 
 
 class _Variant(NamedTuple):

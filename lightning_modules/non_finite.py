@@ -7,6 +7,8 @@ gradients of all ranks and of all accumulated batches have met, and a loss that 
 On a CPU, and wherever a step may have to be left out, it is looked at before the update. Looking waits for a GPU; so
 there a run that would only stop looks at it one step later, when it has long been there. What is saved in between is
 refused (see `SparseAutoencoding.on_save_checkpoint`).
+
+Each member of a sweep is watched by itself: what is done about one touches no other, unless the run is stopped.
 """
 
 from __future__ import annotations
@@ -79,6 +81,8 @@ class Place:
     """Where a row of the store comes from, in words."""
     folder: Callable[[], str | None]
     """The run's folder; to be asked on every rank."""
+    prefix: str = ""
+    """The name of a sweep's member and a slash; nothing of a training without members."""
 
 
 class Finding:
@@ -104,10 +108,11 @@ class Finding:
         return not math.isfinite(self.norm)
 
     def what(self) -> str:
-        """What became what: the loss of a batch, else the gradient."""
+        """Of what what became what: the loss of a batch, else the gradient."""
         losses = [float(loss) for loss, _ in self.seen]
         bad = next((loss for loss in losses if not math.isfinite(loss)), None)
-        return f"the gradient became {self.norm}" if bad is None else f"the loss became {bad}"
+        whose = f" of member {member}" if (member := self.place.prefix.removesuffix("/")) else ""
+        return f"the gradient{whose} became {self.norm}" if bad is None else f"the loss{whose} became {bad}"
 
     def source(self) -> str | None:
         """Where the first row comes from that was not finite to begin with; None when all were."""
@@ -122,7 +127,7 @@ class Finding:
         if folder is None:
             return None
         rank = f".rank-{self.place.rank}" if self.place.world_size > 1 else ""
-        path = Path(folder) / "non_finite" / f"step-{self.place.step:08d}{rank}.json"
+        path = Path(folder) / "non_finite" / f"{self.place.prefix}step-{self.place.step:08d}{rank}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         batches = [self._describe(*seen) for seen in self.seen]
         # JSON has no NaN
@@ -147,16 +152,15 @@ class Snapshot(NamedTuple):
     states: list[dict[str, Any]]
 
     @classmethod
-    def of(cls, step: int, optimizer: Optimizer) -> Snapshot:
+    def of(cls, step: int, optimizer: Optimizer, parameters: Sequence[Tensor]) -> Snapshot:
         """As they are."""
-        parameters = parameters_of(optimizer)
         states = [{name: _copy(v) for name, v in optimizer.state.get(p, {}).items()} for p in parameters]
         return cls(step, [_copy(parameter) for parameter in parameters], states)
 
     @torch.no_grad()
-    def restore(self, optimizer: Optimizer) -> None:
+    def restore(self, optimizer: Optimizer, parameters: Sequence[Tensor]) -> None:
         """Puts them back; the learning rate and all else that belongs to the schedule goes on."""
-        for parameter, weights, saved in zip(parameters_of(optimizer), self.weights, self.states, strict=True):
+        for parameter, weights, saved in zip(parameters, self.weights, self.states, strict=True):
             parameter.copy_(weights)
             state = optimizer.state.pop(parameter, {})
             for name, value in saved.items():
@@ -164,11 +168,6 @@ class Snapshot(NamedTuple):
                 state[name] = state[name].copy_(value) if isinstance(value, Tensor) else value
             if saved:
                 optimizer.state[parameter] = state
-
-
-def parameters_of(optimizer: Optimizer) -> list[Tensor]:
-    """All that it optimises, in its order."""
-    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
 class NonFiniteWatch:
@@ -205,13 +204,14 @@ class NonFiniteWatch:
         """Of the step's batches: not finite as soon as one is not."""
         return torch.stack([seen.loss for seen in self._seen]).sum()
 
-    def allows(self, norm: Tensor, place: Place, optimizer: Optimizer) -> bool:
+    def allows(self, norm: Tensor, place: Place, optimizer: Optimizer, parameters: Sequence[Tensor]) -> bool:
         """Whether the optimiser may take its step; to be asked once before each.
 
         Args:
             norm: of the gradient, scalar.
             place: the step's.
-            optimizer: what is rolled back, with its parameters.
+            optimizer: whose state is rolled back.
+            parameters: those that are watched and rolled back.
 
         Raises:
             UserError: the policy says stop, or too many steps in a row were left out.
@@ -223,11 +223,11 @@ class NonFiniteWatch:
             self._unread = finding
             return True
         if finding.is_bad:
-            self._leave_out(finding, optimizer)
+            self._leave_out(finding, optimizer, parameters)
             return False
         self._in_a_row = 0
         if self.policy == "roll_back" and (self._snapshot is None or place.step % SNAPSHOT_EVERY_N_STEPS == 0):
-            self._snapshot = Snapshot.of(place.step, optimizer)
+            self._snapshot = Snapshot.of(place.step, optimizer, parameters)
         return True
 
     @staticmethod
@@ -245,7 +245,7 @@ class NonFiniteWatch:
         if finding is not None and finding.is_bad:
             self._stop(finding, finding.save())
 
-    def _leave_out(self, finding: Finding, optimizer: Optimizer) -> None:
+    def _leave_out(self, finding: Finding, optimizer: Optimizer, parameters: Sequence[Tensor]) -> None:
         path = finding.save()
         self._in_a_row += 1
         if self.policy == "stop" or self._in_a_row > self.most_in_a_row:
@@ -253,7 +253,7 @@ class NonFiniteWatch:
         self.left_out += 1
         done = "it is left out"
         if self.policy == "roll_back" and self._snapshot is not None:
-            self._snapshot.restore(optimizer)
+            self._snapshot.restore(optimizer, parameters)
             done = f"it is left out and the weights of step {self._snapshot.step} are back"
         rank_zero_warn(f"{finding.what()} at step {finding.place.step}: {done}{_see(path)}")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -34,22 +33,27 @@ class HookPointPair(nn.Module):
     behind the other.
 
     Args:
-        normalization: of one hook point; each gets a copy.
+        normalizations: of each hook point, by name; others may share them.
         wiring: says which are read and which reconstructed.
-        shapes: names and widths of a batch's hook points.
+        shapes: names and widths of the hook points, in the order of its activations.
 
     Raises:
         UserError: the wiring cannot do with these hook points.
     """
 
-    def __init__(self, normalization: Normalization, wiring: Wiring, shapes: Mapping[str, int]) -> None:
+    def __init__(self, normalizations: Mapping[str, Normalization], wiring: Wiring, shapes: Mapping[str, int]) -> None:
         super().__init__()
         self.names = tuple(shapes)
         self.sides = wiring.sides(self.names)
         widths = list(shapes.values())
         self.inputs = tuple(widths[place] for place in self.sides.read)
         self.outputs = tuple(widths[place] for place in self.sides.reconstructed)
-        self.normalizations = nn.ModuleList(copy.deepcopy(normalization) for _ in shapes)
+        self.normalizations = nn.ModuleList(normalizations[name] for name in shapes)
+
+    @property
+    def read_names(self) -> tuple[str, ...]:
+        """Of the hook points of x."""
+        return tuple(self.names[place] for place in self.sides.read)
 
     @property
     def reconstructed_names(self) -> tuple[str, ...]:

@@ -25,7 +25,8 @@ class RetentionRules:
     Args:
         keep_last: the newest n, at least one.
         keep_best: the best k by `metric`. Where the metric is missing or not a number a checkpoint is never among them.
-        metric: name of the metric as it was logged.
+        metric: name of the metric as it was logged; each member of a sweep has its own under NAME/METRIC, and keeps its
+            own best, behind those of the metric itself.
         mode: whether the lowest or the highest value is best.
         tie: which of two equally good ones is better, the newer or the older.
         milestone_every: of every so many optimiser steps, the first checkpoint at or after the multiple.
@@ -157,8 +158,11 @@ def _firm_reasons(
 def _soft_reasons(ordered: list[StoredCheckpoint], rules: RetentionRules) -> list[tuple[Path, str]]:
     """What the rules keep, strongest first, each once and for its strongest reason."""
     reasons: dict[Path, str] = {}
-    for rank, checkpoint in enumerate(_best(ordered, rules), start=1):
-        reasons[checkpoint.path] = f"number {rank} by {rules.metric}"
+    best = {metric: _best(ordered, rules, metric) for metric in _metrics(ordered, rules)}
+    for rank in range(rules.keep_best):
+        for metric, checkpoints in best.items():
+            for checkpoint in checkpoints[rank : rank + 1]:
+                reasons.setdefault(checkpoint.path, f"number {rank + 1} by {metric}")
     for checkpoint in reversed(ordered[-rules.keep_last :]):
         reasons.setdefault(checkpoint.path, f"among the last {rules.keep_last}")
     for checkpoint in reversed(_milestones(ordered, rules)):
@@ -166,13 +170,19 @@ def _soft_reasons(ordered: list[StoredCheckpoint], rules: RetentionRules) -> lis
     return list(reasons.items())
 
 
-def _best(ordered: list[StoredCheckpoint], rules: RetentionRules) -> list[StoredCheckpoint]:
+def _metrics(ordered: list[StoredCheckpoint], rules: RetentionRules) -> list[str]:
+    """The metric, and that of the same name of each member of a sweep."""
+    measured = {name: None for checkpoint in ordered for name in checkpoint.metrics}
+    return [name for name in measured if rules.metric and f"/{name}".endswith(f"/{rules.metric}")]
+
+
+def _best(ordered: list[StoredCheckpoint], rules: RetentionRules, metric: str) -> list[StoredCheckpoint]:
     def rank(checkpoint: StoredCheckpoint) -> tuple[float, int]:
-        value = checkpoint.metrics[rules.metric or ""] or 0.0
+        value = checkpoint.metrics[metric] or 0.0
         newer = checkpoint.sequence if rules.tie == "older" else -checkpoint.sequence
         return (value if rules.mode == "min" else -value, newer)
 
-    measured = [checkpoint for checkpoint in ordered if checkpoint.metrics.get(rules.metric or "") is not None]
+    measured = [checkpoint for checkpoint in ordered if checkpoint.metrics.get(metric) is not None]
     return sorted(measured, key=rank)[: rules.keep_best]
 
 

@@ -18,6 +18,7 @@ from callbacks.dead_neuron_resampling import draw, forget
 from datamodules.activations import ActivationDataModule
 from datamodules.shards import StoreWriter
 from lightning_modules.autoencoders import Autoencoder, TopK
+from lightning_modules.members import Member
 from lightning_modules.sparse_autoencoding import SparseAutoencoding
 from run_store import UserError
 
@@ -91,6 +92,19 @@ def test_latents_start_anew_at_the_chosen_steps_and_shares_and_at_no_other(
     assert resampled(capsys.readouterr().out).keys() == steps
 
 
+def test_of_a_sweep_what_is_started_anew_is_told_by_member(data, tmp_path, capsys):
+    class KillOne(Callback):
+        def on_train_batch_start(self, trainer, pl_module, *_):
+            kill(pl_module.members["k5"].autoencoder, torch.arange(4))
+
+    chosen = {"k3": Member(), "k5": Member(TopK(24, 5))}
+    logger = CSVLogger(tmp_path, name="", version="run")
+    callbacks = [KillOne(), DeadNeuronResampling((8,))]
+    trainer(tmp_path, callbacks, logger=logger).fit(module(members=chosen), data)
+    assert re.findall(r"step 8: (\d+) dead latents of (\S+) started anew", capsys.readouterr().out) == [("4", "k5")]
+    assert "k5/train/resampled" in (tmp_path / "run" / "metrics.csv").read_text().splitlines()[0]
+
+
 def test_a_step_behind_the_end_of_the_run_is_refused(data, tmp_path):
     with pytest.raises(UserError, match=r"DeadNeuronResampling has 500 in at, and the run has 27 optimiser steps"):
         trainer(tmp_path, [DeadNeuronResampling((0.5, 500))]).fit(module(), data)
@@ -108,7 +122,7 @@ class States(Callback):
                 name: {key: value.clone() for key, value in trainer.optimizers[0].state[parameter].items()}
                 for name, parameter in pl_module.autoencoder.named_parameters()
             }
-            self.weights = {name: value.clone() for name, value in pl_module.state_dict().items()}
+            self.weights = {name: value.clone() for name, value in pl_module.only.state_dict().items()}
             self.moments = moments
 
 

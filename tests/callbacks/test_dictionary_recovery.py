@@ -22,7 +22,7 @@ def scores(folder, features, autoencoder, start, rows_seen=0, fired_at_least=100
     data.setup("validate")
     with torch.no_grad():
         start(model.autoencoder, data.truth)
-        model.tokens_seen.fill_(rows_seen)
+        model.only.tokens_seen.fill_(rows_seen)
     trainer = Trainer(
         accelerator="cpu",
         logger=False,

@@ -9,8 +9,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from backbones import load_tokenizer
 from callbacks import FeatureStatistics
-from callbacks.feature_statistics import marked_snippet
+from callbacks.feature_statistics import StrongestPlaces, marked_snippet
 from lightning_modules.autoencoders import AbsTopK, TopK
+from lightning_modules.members import Member
 from lightning_modules.sparse_autoencoding import SparseAutoencoding
 
 
@@ -73,6 +74,28 @@ def test_the_page_holds_the_strongest_places_of_living_latents(data, tmp_path):
         assert value == pytest.approx(float(codes[:, latent].max()), abs=0.051)
 
 
+def test_each_member_of_a_sweep_has_a_page_and_a_histogram(data, tmp_path):
+    logger = TensorBoardLogger(tmp_path)
+    chosen = {"k3": Member(), "wide": Member(TopK(40, 3))}
+    model = SparseAutoencoding(TopK(24, 3), members=chosen)
+    Trainer(
+        max_epochs=1,
+        accelerator="cpu",
+        logger=logger,
+        callbacks=[FeatureStatistics(latents=40, snippets=1, context=2)],
+        enable_progress_bar=False,
+        enable_checkpointing=False,
+        num_sanity_val_steps=0,
+    ).fit(model, data)
+    events = EventAccumulator(logger.log_dir).Reload()
+    assert set(events.Tags()["distributions"]) == {f"{name}/firing density (log10)" for name in chosen}
+    batches = [batch.activations[0] for batch in data.val_dataloader()]
+    for name, member in model.members.by_name.items():
+        page = events.Tensors(f"{name}/latents/text_summary")[-1].tensor_proto.string_val[0].decode()
+        fired = torch.cat([member(x)[0].dense() for x in batches]).detach().amax(dim=0).nonzero().flatten()
+        assert {int(latent) for latent in re.findall(r"### latent (\d+),", page)} == set(fired.tolist())
+
+
 def test_latents_with_a_sign_show_their_largest_magnitudes_of_either_sign(data, tmp_path):
     callback, logger = FeatureStatistics(latents=24, snippets=1, context=2), TensorBoardLogger(tmp_path)
     model = SparseAutoencoding(AbsTopK(24, 3))
@@ -104,10 +127,10 @@ def test_latents_with_a_sign_show_their_largest_magnitudes_of_either_sign(data, 
 
 def test_one_place_a_document_comes_first(data, tmp_path):
     data.setup("fit")
-    callback = FeatureStatistics(latents=1, snippets=3)
+    places = StrongestPlaces(torch.tensor([0]), snippets=3, context=12)
     same_document, other = [0, 1, 2, 3], 60  # documents of the store have 50 rows
-    callback._values = torch.tensor([[5.0, 4.0, 3.0, 2.0, 1.0]])
-    callback._rows = torch.tensor([[*same_document, other]])
-    assert callback._varied(0, data) == [(5.0, 0), (1.0, other), (4.0, 1)]
-    callback._values = torch.tensor([[-5.0, 4.0, 3.0, 2.0, -1.0]])
-    assert callback._varied(0, data) == [(-5.0, 0), (-1.0, other), (4.0, 1)]
+    places.values = torch.tensor([[5.0, 4.0, 3.0, 2.0, 1.0]])
+    places.rows = torch.tensor([[*same_document, other]])
+    assert places.varied(0, data) == [(5.0, 0), (1.0, other), (4.0, 1)]
+    places.values = torch.tensor([[-5.0, 4.0, 3.0, 2.0, -1.0]])
+    assert places.varied(0, data) == [(-5.0, 0), (-1.0, other), (4.0, 1)]

@@ -1,5 +1,7 @@
 """A tiny language model that has learnt bytes of Python, read with reconstructions in place of its activations."""
 
+import copy
+
 import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
@@ -26,6 +28,7 @@ from datamodules.synthetic_activations import SyntheticActivations
 from datamodules.text import HeldOut, StandardLibrary
 from datamodules.text_contexts import TextContexts
 from lightning_modules.autoencoders import Crosscoder, ReLU, TopK, Transcoder
+from lightning_modules.members import Member
 from lightning_modules.sparse_autoencoding import SparseAutoencoding
 from run_store import UserError
 
@@ -187,6 +190,31 @@ def test_a_crosscoder_replaces_all_of_its_hook_points(gpt2_data, tmp_path):
     model = silent(torch.zeros(2 * WIDTH), {"a": WIDTH, "b": WIDTH}, Crosscoder())
     both = scores_of(tmp_path, model, gpt2_data(("residual.1", "mlp.2")))
     assert both["val/ce_spliced"] == pytest.approx(both["val/ce_zero_ablation"], rel=1e-6)
+
+
+def test_each_member_of_a_sweep_is_spliced_in_at_its_own_hook_points(gpt2_data, tmp_path):
+    """As it would be by itself."""
+    hook_points = ("residual.1", "mlp.2")
+    chosen = {
+        "first": Member(hook_points=["residual.1"]),
+        "second": Member(TopK(24, 5), hook_points=["mlp.2"]),
+        "both": Member(TopK(24, 3, wiring=Crosscoder())),
+        "first-again": Member(TopK(24, 9), hook_points=["residual.1"]),
+    }
+    settings = {"max_steps": 3, "max_epochs": -1, "limit_val_batches": 0}
+    torch.manual_seed(0)
+    together = SparseAutoencoding(TopK(24, 3), members=copy.deepcopy(chosen))
+    trainer(tmp_path, "none", **settings).fit(together, gpt2_data(hook_points))
+    scores = scores_of(tmp_path, together, gpt2_data(hook_points))
+    for name, member in chosen.items():
+        torch.manual_seed(0)
+        single = SparseAutoencoding(TopK(24, 3), members={name: copy.deepcopy(member)})
+        trainer(tmp_path, "none", **settings).fit(single, gpt2_data(hook_points))
+        for key, value in scores_of(tmp_path, single, gpt2_data(hook_points)).items():
+            if key.startswith(f"{name}/val/ce"):
+                assert scores[key] == pytest.approx(value, rel=1e-5), key
+    assert scores["first/val/ce_zero_ablation"] == scores["first-again/val/ce_zero_ablation"]
+    assert scores["first/val/ce_zero_ablation"] != scores["second/val/ce_zero_ablation"]
 
 
 def test_a_transcoder_replaces_its_output_from_its_input(gpt2_data, tmp_path):

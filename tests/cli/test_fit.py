@@ -178,7 +178,7 @@ def test_a_new_run_starts_from_the_weights_of_another(copy, source, capsys):
     # its first step begins where the other run ended; from fresh weights it would begin above 0.8
     assert read_record(child).metrics["train/fvu"] < 0.6
     state = SparseAutoencoding.load_from_checkpoint(newest(child))
-    assert int(state.tokens_seen) == 256, "counters say what this training has seen"
+    assert int(state.only.tokens_seen) == 256, "counters say what this training has seen"
 
 
 def test_validate_measures_the_newest_checkpoint_of_a_run(finished, capsys):

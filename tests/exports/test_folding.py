@@ -128,7 +128,7 @@ def test_pursuit_stops_at_a_residual_of_the_same_length_in_raw_units():
 @pytest.mark.parametrize("variant", [ReLU, JumpReLU, TopK])
 def test_a_transcoder_of_two_widths_and_scales_is_folded(variant, skip):
     model = model_of(variant, Transcoder(skip), widths=(D, 9))
-    model.pair.normalizations[1].factor.fill_(2.5)
+    model.only.pair.normalizations[1].factor.fill_(2.5)
     folded = check(model, rows(), rows(width=9))
     assert folded.hook_points == ("layer.0", "layer.1")
     assert (folded.W_skip is not None) == skip

@@ -28,8 +28,8 @@ def test_the_checkpoint_is_whole_and_loads_without_data(files, tmp_path):
     loaded = SparseAutoencoding.load_from_checkpoint(checkpoint).eval()
     x = rows()
     assert torch.equal(ours(loaded, x)[1], ours(model, x)[1])
-    assert loaded.started  # so that fit estimates nothing over it
-    assert int(loaded.tokens_seen) == 0
+    assert loaded.only.started  # so that fit estimates nothing over it
+    assert int(loaded.only.tokens_seen) == 0
 
 
 def test_the_overlay_names_class_sizes_and_the_checkpoint(files, tmp_path):

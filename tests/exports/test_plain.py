@@ -21,7 +21,7 @@ from tests.exports.models import SETTINGS, D, model_of, rows
 
 
 def everything(model):
-    return {name: value for name, value in model.state_dict().items() if name not in model.counters}
+    return {name: value for name, value in model.only.state_dict().items() if name not in model.only.counters}
 
 
 @pytest.mark.parametrize("variant", SETTINGS)
@@ -53,6 +53,15 @@ def test_every_wiring_is_read_back(tmp_path, variant, wiring, widths):
     assert torch.equal(codes.dense(), same_codes.dense())
     assert all(torch.equal(one, other) for one, other in zip(parts, same, strict=True))
     assert again.shapes == model.shapes
+
+
+def test_a_file_with_the_unused_normalisation_that_early_ones_had_is_read(tmp_path):
+    model = model_of(TopK)
+    export_model(model, tmp_path / "files", "safetensors")
+    weights = tmp_path / "files" / "autoencoder.safetensors"
+    save_file(load_file(weights) | {"one_normalization.factor": torch.ones(())}, weights)
+    again = import_autoencoder(tmp_path / "files", tmp_path / "imported")
+    assert torch.equal(again.autoencoder.W_enc, model.autoencoder.W_enc)
 
 
 def test_tied_weights_stay_tied(tmp_path):

@@ -287,8 +287,8 @@ def ran(runs_out, data, folder, more):
 def test_a_run_that_runs_out_ends_as_one_that_does_not_with_everything_counted_once(data, tmp_path, more):
     calm, short = RunsOut(10**9, 0), RunsOut(4, 20, "backward")
     whole, parts = ran(calm, data, tmp_path, more), ran(short, data, tmp_path, more)
-    assert int(parts.tokens_seen) == int(whole.tokens_seen)
-    assert torch.equal(parts.tokens_since_fired, whole.tokens_since_fired)
+    assert int(parts.only.tokens_seen) == int(whole.only.tokens_seen)
+    assert torch.equal(parts.only.tokens_since_fired, whole.only.tokens_since_fired)
     assert [step["train/l0"] for step in short.logged] == [step["train/l0"] for step in calm.logged]
     assert [step["train/loss"] for step in short.logged] == pytest.approx([step["train/loss"] for step in calm.logged])
     torch.testing.assert_close(parts.autoencoder.W_dec, whole.autoencoder.W_dec, rtol=0, atol=1e-3)
@@ -309,11 +309,11 @@ def test_the_size_is_saved_and_a_resumed_run_is_bit_identical(data, tmp_path):
     straight = module(hungry.HungryTopK(24, 3))
     trainer(tmp_path, callbacks=[RunsOut(4, 20), SavesNinth(tmp_path / "ninth")]).fit(straight, copy.deepcopy(data))
     state = torch.load(tmp_path / "ninth" / "state.ckpt", weights_only=True)
-    assert json.loads(json.dumps(state["memory"])) == {"rows_at_once": 16}
+    assert json.loads(json.dumps(state["memory"])) == {"only": {"rows_at_once": 16}}
 
     resumed = module(hungry.HungryTopK(24, 3))
     trainer(tmp_path).fit(resumed, data, ckpt_path=tmp_path / "ninth")
-    assert resumed.memory.rows_at_once == 16, "though nothing has run out here"
+    assert resumed.only.memory.rows_at_once == 16, "though nothing has run out here"
     assert all(torch.equal(value, resumed.state_dict()[name]) for name, value in straight.state_dict().items())
 
 
@@ -331,7 +331,7 @@ class Noted(RunsOut):
 
     def on_train_end(self, trainer, pl_module):
         digest = [float(value.double().sum()) for value in pl_module.state_dict().values()]
-        noted = {"rows": pl_module.memory.rows_at_once, "digest": digest}
+        noted = {"rows": pl_module.only.memory.rows_at_once, "digest": digest}
         (self.folder / f"{trainer.global_rank}.json").write_text(json.dumps(noted))
 
 

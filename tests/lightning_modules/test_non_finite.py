@@ -148,7 +148,7 @@ def test_where_looking_means_waiting_stop_comes_one_step_later_and_names_the_ste
     data, tmp_path, bad, reached
 ):
     model = module()
-    model.non_finite = LooksLate("stop", 10)
+    model.watches["only"] = LooksLate("stop", 10)
     fit = trainer(tmp_path, callbacks=[Breaks({bad})])
     with pytest.raises(UserError, match=rf"the loss became nan at step {bad}: lower"):
         fit.fit(model, data)
@@ -176,7 +176,7 @@ def test_a_bad_row_of_the_store_is_named_in_sentence_and_file(store, tmp_path):
 
     model = module("skip", sample_rows=100)
     trainer(tmp_path, **settings).fit(model, data)
-    assert model.non_finite.left_out == 1
+    assert model.watches["only"].left_out == 1
     assert all(parameter.isfinite().all() for parameter in model.parameters())
 
 
@@ -198,8 +198,8 @@ def test_skip_leaves_weights_and_moments_bit_for_bit_and_goes_on(data, tmp_path,
     assert same(breaks.after[7], breaks.after[5])
     assert not same(breaks.after[8], breaks.after[7])
     assert fit.global_step == 12, "the schedule counts every step"
-    assert int(model.tokens_seen) == 12 * 64, "its tokens have been read"
-    assert breaks.logged[-1]["train/steps_left_out"] == model.non_finite.left_out == 3
+    assert int(model.only.tokens_seen) == 12 * 64, "its tokens have been read"
+    assert breaks.logged[-1]["train/steps_left_out"] == model.watches["only"].left_out == 3
     assert list(saved(tmp_path)) == [f"step-{step:08d}.json" for step in (0, 5, 6)]
     assert breaks.logged[-1]["train/fvu"] < breaks.logged[1]["train/fvu"]
 
@@ -218,7 +218,7 @@ def test_too_many_in_a_row_stop_the_run_and_a_good_one_between_does_not(data, tm
     scattered = set(range(12)) - {3, 7}
     model = module("skip", most_non_finite_in_a_row=4)
     trainer(tmp_path, callbacks=[Breaks(scattered)]).fit(model, data)
-    assert model.non_finite.left_out == 10
+    assert model.watches["only"].left_out == 10
     with pytest.raises(UserError, match=r"nan at step 8, the last of 5 steps in a row: lower the learning rate"):
         trainer(tmp_path, callbacks=[Breaks(range(4, 12))]).fit(module("skip", most_non_finite_in_a_row=4), data)
 
@@ -263,7 +263,7 @@ def test_a_run_resumed_before_between_or_after_bad_steps_is_bit_identical(data, 
         settings = {"logger": False, "default_root_dir": tmp_path / f"after {stopped_after}"}
         again_trainer = trainer(tmp_path, callbacks=[again], **settings)
         again_trainer.fit(resumed, copy.deepcopy(data), ckpt_path=tmp_path / f"{stopped_after}")
-        assert resumed.non_finite.left_out == straight.non_finite.left_out == 3
+        assert resumed.watches["only"].left_out == straight.watches["only"].left_out == 3
         assert all(torch.equal(value, resumed.state_dict()[name]) for name, value in straight.state_dict().items())
         assert same(again.after[12], breaks.after[12])
 
@@ -310,7 +310,7 @@ class Noted(Breaks):
 
     def on_train_end(self, trainer, pl_module):
         after = {step: [float(tensor.double().sum()) for tensor in state] for step, state in self.after.items()}
-        noted = {"after": after, "left_out": pl_module.non_finite.left_out}
+        noted = {"after": after, "left_out": pl_module.watches["only"].left_out}
         (self.folder / f"{trainer.global_rank}.json").write_text(json.dumps(noted))
 
 

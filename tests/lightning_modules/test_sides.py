@@ -1,5 +1,7 @@
 """What becomes of a batch's hook points on the way to an autoencoder and back, alone and in trainings."""
 
+import copy
+
 import pytest
 import torch
 from lightning.pytorch import Trainer
@@ -96,7 +98,7 @@ def read(store, hook_points, rows=200):
 
 
 def test_an_autoencoder_has_one_side():
-    pair = HookPointPair(DatasetScale(), Autoencoding(), {"a": 4})
+    pair = HookPointPair({"a": DatasetScale()}, Autoencoding(), {"a": 4})
     batch = (torch.randn(10, 4),)
     pair.fit(batch)
     sides = pair(batch)
@@ -107,7 +109,7 @@ def test_an_autoencoder_has_one_side():
 
 @pytest.mark.parametrize("normalization", [DatasetScale(), LayerNormalization()])
 def test_a_transcoder_reads_the_first_and_reconstructs_the_second_each_on_a_scale_of_its_own(normalization):
-    pair = HookPointPair(normalization, Transcoder(), {"a": 4, "b": 6})
+    pair = HookPointPair({"a": copy.deepcopy(normalization), "b": normalization}, Transcoder(), {"a": 4, "b": 6})
     a, b = 100 * torch.randn(50, 4), 0.01 * torch.randn(50, 6) + 3
     pair.fit((a, b))
     sides = pair((a, b))
@@ -120,7 +122,9 @@ def test_a_transcoder_reads_the_first_and_reconstructs_the_second_each_on_a_scal
 
 
 def test_hook_points_of_one_side_lie_behind_one_another_in_the_order_of_the_data():
-    pair = HookPointPair(DatasetScale(), CrossLayerTranscoder(), dict.fromkeys(["x1", "x2", "y1", "y2"], 3))
+    names = ["x1", "x2", "y1", "y2"]
+    normalizations = {name: DatasetScale() for name in names}
+    pair = HookPointPair(normalizations, CrossLayerTranscoder(), dict.fromkeys(names, 3))
     batch = [scale * torch.randn(20, 3) for scale in (1, 10, 100, 1000)]
     pair.fit(batch)
     sides = pair(batch)
@@ -152,8 +156,8 @@ def test_data_hook_points_decide_which_is_the_input(store, tmp_path):
     """Whatever their order in the store."""
     model, _, _ = fitted(TopK(32, 3, wiring=Transcoder()), store, ["out.1", "in.1"], tmp_path, 1)
     assert (model.autoencoder.d_in, model.autoencoder.d_out) == (8, 12)
-    assert model.pair.reconstructed_names == ("in.1",)
-    center = model.pair.normalizations[0](read(store, ["out.1"], 10**6)[0]).x.mean(dim=0)
+    assert model.only.pair.reconstructed_names == ("in.1",)
+    center = model.only.pair.normalizations[0](read(store, ["out.1"], 10**6)[0]).x.mean(dim=0)
     torch.testing.assert_close(model.autoencoder.wiring.center, center)
 
 
@@ -163,7 +167,7 @@ def test_a_transcoder_starts_from_the_middles_of_both_sides(store, tmp_path, cen
     model = SparseAutoencoding(TopK(32, 3, wiring=Transcoder()), center=center)
     with torch.no_grad():
         trainer(tmp_path, limit_val_batches=0).fit(model, data(store, ["in.2", "out.2"]))
-    pair = model.pair(read(store, ["in.2", "out.2"], 10**6))
+    pair = model.only.pair(read(store, ["in.2", "out.2"], 10**6))
     distance = (pair.x.mean(dim=0) - model.autoencoder.wiring.center).norm()
     assert (distance < 1e-4) == (center == "mean")
     assert distance < 0.5

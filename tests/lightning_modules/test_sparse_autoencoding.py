@@ -115,8 +115,8 @@ def test_accumulated_batches_leave_schedules_counters_and_weights_as_one_large_b
     large, rates_large = run(128, 1)
     small, rates_small = run(64, 2)
     assert rates_large == rates_small
-    assert int(large.tokens_seen) == int(small.tokens_seen) == 8 * 128
-    assert torch.equal(large.tokens_since_fired > 128, small.tokens_since_fired > 128)
+    assert int(large.only.tokens_seen) == int(small.only.tokens_seen) == 8 * 128
+    assert torch.equal(large.only.tokens_since_fired > 128, small.only.tokens_since_fired > 128)
     # FVU's denominator is the batch's own variance, so halves weigh their rows slightly differently
     torch.testing.assert_close(large.autoencoder.W_dec, small.autoencoder.W_dec, atol=0.05, rtol=0)
 
@@ -154,9 +154,11 @@ def test_start_values_come_from_a_fixed_sample_and_are_saved(data, tmp_path):
     trainer(tmp_path, max_steps=1, callbacks=[Look()]).fit(model, data)
     x = data.sample(500).activations[0]
     scale = 4 / x.norm(dim=1).mean()
-    torch.testing.assert_close(seen["pair.normalizations.0.factor"], scale)
-    torch.testing.assert_close(seen["autoencoder.mean"], (x * scale).mean(dim=0))
-    distances = [(x * scale - seen["autoencoder.b_dec"] - shift).norm(dim=1).sum() for shift in (0, 0.05, -0.05)]
+    torch.testing.assert_close(seen["members.only.pair.normalizations.0.factor"], scale)
+    torch.testing.assert_close(seen["members.only.autoencoder.mean"], (x * scale).mean(dim=0))
+    distances = [
+        (x * scale - seen["members.only.autoencoder.b_dec"] - shift).norm(dim=1).sum() for shift in (0, 0.05, -0.05)
+    ]
     assert min(distances) == distances[0]
 
 

@@ -44,6 +44,20 @@ def test_the_best_k_stay_by_either_direction_and_nan_or_missing_is_never_best():
     assert steps_left(measured, keep_best=6, mode="min", **best) == [1, 3, 5, 6]
 
 
+def of_a_sweep(number, mean, k3, k5):
+    metrics = {"val/fvu": mean, "k3/val/fvu": k3, "k5/val/fvu": k5, "k3/val/fvu/layer": -mean}
+    return StoredCheckpoint(Path(f"step-{100 * number:08d}"), 100 * number, 0, number, NOW, metrics, {}, 100)
+
+
+def test_the_best_of_each_member_stay_and_yield_to_the_budget_behind_the_best_of_the_mean():
+    saved = [of_a_sweep(1, 0.4, 0.1, 0.7), of_a_sweep(2, 0.3, 0.2, 0.4), of_a_sweep(3, 0.5, 0.8, 0.2)]
+    saved += [of_a_sweep(4, 0.9, 0.9, 0.9), of_a_sweep(5, 0.9, 0.9, 0.9)]
+    best = {"keep_last": 1, "keep_best": 1}
+    assert steps_left(saved, metric="val/fvu", **best) == [1, 2, 3, 5]
+    assert steps_left(saved, metric="k5/val/fvu", **best) == [3, 5]
+    assert steps_left(saved, metric="val/fvu", budget=200, **best) == [2, 5]
+
+
 @pytest.mark.parametrize(("tie", "winner"), [("newer", 3), ("older", 1)])
 def test_a_tie_goes_to_the_one_that_is_named(tie, winner):
     equal = [checkpoint(number, 0.5) for number in (1, 2, 3)] + [checkpoint(4)]

@@ -164,7 +164,7 @@ def test_l0_of_new_rows_is_within_5_percent_of_k_and_nested_prefixes_are_good_by
     scores = fit.test(model, data, verbose=False)[0]
     assert scores["test/l0"] == pytest.approx(4, rel=0.05)
     assert scores["test/fvu"] < 0.3
-    x, autoencoder = model.pair(data.sample(8192).activations).x, model.autoencoder.eval()
+    x, autoencoder = model.only.pair(data.sample(8192).activations).x, model.autoencoder.eval()
     half = autoencoder(x)[0].dense()[:, :24] @ autoencoder.W_dec[:24] + autoencoder.b_dec
     fvu = (x - half).square().sum() / (x - autoencoder.mean).square().sum()
     assert (fvu < 0.4) == isinstance(autoencoder, MatryoshkaBatchTopK)
@@ -177,7 +177,7 @@ class Noted(Callback):
         self.folder = folder
 
     def on_train_end(self, trainer, pl_module):
-        torch.save(dict(pl_module.state_dict()), self.folder / f"{trainer.global_rank}.pt")
+        torch.save(dict(pl_module.only.state_dict()), self.folder / f"{trainer.global_rank}.pt")
 
 
 @VARIANTS

@@ -20,6 +20,8 @@ from lightning_modules.sides import HookPointPair, Pair
 from run_store import UserError
 
 T = TypeVar("T")
+ROWS_OF_A_SAMPLE = 4096
+"""That are normalised at once."""
 
 
 class Trainee(nn.Module):
@@ -133,10 +135,23 @@ class Trainee(nn.Module):
         """
         activations = self.seen(activations)
         self.pair.fit(activations)
-        x, y, _ = self.pair(activations)
-        middle = geometric_median if self.center == "geometric_median" else partial(torch.mean, dim=0)
-        self.autoencoder.start_from_data(middle(y), y.mean(dim=0), None if x is y else middle(x))
+        mean_of_x, mean_of_y = self._means(activations)
+        center_of_x, center_of_y = mean_of_x, mean_of_y
+        if self.center == "geometric_median":
+            x, y, _ = self.pair(activations)
+            center_of_y = geometric_median(y)
+            center_of_x = center_of_y if x is y else geometric_median(x)
+        self.autoencoder.start_from_data(center_of_y, mean_of_y, center_of_x)
         self.started.fill_(True)
+
+    def _means(self, activations: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Of x [d_in] and y [d_out]; a sample is normalised in parts, since it is far larger than a batch."""
+        sums: list[Tensor | float] = [0.0, 0.0]
+        for part in zip(*(torch.split(rows, ROWS_OF_A_SAMPLE) for rows in activations), strict=True):
+            x, y, _ = self.pair(part)
+            sums = [sums[0] + x.sum(dim=0), sums[1] + y.sum(dim=0)]
+        mean_of_x, mean_of_y = (torch.as_tensor(added) / len(activations[0]) for added in sums)
+        return mean_of_x, mean_of_y
 
     # ---- training
 

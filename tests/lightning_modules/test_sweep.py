@@ -24,7 +24,7 @@ from lightning_modules.autoencoders import (
     TopK,
     Transcoder,
 )
-from lightning_modules.members import Member, under_names
+from lightning_modules.members import Member
 from lightning_modules.sparse_autoencoding import SparseAutoencoding
 from run_store import UserError
 
@@ -193,11 +193,6 @@ def test_every_figure_stands_under_its_members_name_and_the_mean_under_its_own(d
     assert (scores["k3/val/l0"], scores["k5/val/l0"]) == pytest.approx((3, 5))
     assert "relu/train/loss_l1" in scores
     assert "train/loss_l1" not in scores, "not all of them have it"
-
-
-def test_figures_of_one_without_a_name_stay_as_they_are():
-    figures = {"fvu": torch.tensor(0.5), "lr": 0.1}
-    assert under_names({"": figures}) == figures
 
 
 class Counted(DatasetScale):

@@ -45,7 +45,7 @@ from datamodules.activations import ActivationDataModule
 from datamodules.synthetic_activations import SyntheticActivations
 
 Data = ActivationDataModule | SyntheticActivations
-SIZES = {"d_sae": 1024, "tokens": 400_000, "batch": 1024}
+SIZES = {"d_sae": 1024, "tokens": 200_000, "batch": 512}
 FEATURES_A_ROW = 16
 LEARNING_RATES = {"synthetic": 1e-2, "real": 3e-3}
 QUICK = {"d_sae": 64, "tokens": 2048, "batch": 256, "l0": [2, 4]}

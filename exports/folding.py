@@ -17,6 +17,8 @@ from run_store import UserError
 
 ALL_ROWS_ALIKE = 1e-3
 """Norms of decoder rows that differ by less than this share count as equal: they were, before rounding."""
+NEARLY_UNIT = 0.05
+"""Trainers that bring rows to unit norm before a step, as sparsify's does, leave them off by the last step."""
 
 
 @dataclass(frozen=True)
@@ -79,13 +81,14 @@ class Folded:
         )
 
     def with_unit_rows(self) -> Folded:
-        """The same map with rows of W_dec of unit norm: latents become f_i ‖W_dec[i]‖. A row of zeros stays.
+        """The same map with rows of W_dec of unit norm: latents become f_i ‖W_dec[i]‖. A row of zeros stays, and where
+        latents compete so do rows that are nearly of unit norm: the next training step makes them so.
 
         Raises:
             UserError: the rows differ in length and latents compete, so others would be chosen.
         """
         norms = self.row_norms()
-        if (norms - 1).abs().max() <= ALL_ROWS_ALIKE:
+        if (norms - 1).abs().max() <= (NEARLY_UNIT if self.activation.latents_compete else ALL_ROWS_ALIKE):
             return self
         if self.activation.latents_compete:
             if norms.max() - norms.min() > ALL_ROWS_ALIKE * norms.max():

@@ -176,6 +176,15 @@ def test_latents_that_compete_are_scaled_alike_or_not_at_all():
         Folded(**{**vars(folded), "W_dec": folded.W_dec * lengths}).with_unit_rows()
 
 
+def test_rows_that_a_last_step_has_left_off_unit_norm_stay_where_latents_compete():
+    folded = fold(model_of(TopK).double())
+    lengths = torch.linspace(0.97, 1.03, len(folded.W_dec)).double()[:, None]
+    off = Folded(**{**vars(folded), "W_dec": folded.W_dec * lengths})
+    x = rows().double()
+    for mine, theirs in zip(told(off.with_unit_rows(), x), told(off, x), strict=True):
+        assert torch.equal(mine, theirs)
+
+
 def test_a_row_of_zeros_stays():
     folded = fold(model_of(ReLU).double())
     folded.W_dec[3] = 0

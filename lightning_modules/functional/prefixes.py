@@ -16,11 +16,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn.functional import embedding_bag
 
 from lightning_modules.functional.codes import BatchCodes
 from lightning_modules.functional.entries import CPU_ELEMENTS
-from lightning_modules.functional.sparse import gathered_dot, latent_sums
+from lightning_modules.functional.sparse import bag_sums, gathered_dot, latent_sums
 
 
 def prefix_errors(codes: BatchCodes, W_dec: Tensor, ends: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -94,7 +93,7 @@ def _parts(
 
 def _residuals(kept: _Kept, W_dec: Tensor, starts: Tensor, target: Tensor, prefixes: int) -> Tensor:
     """[c, n, d]: what each prefix misses."""
-    bags = embedding_bag(kept.indices, W_dec, starts, per_sample_weights=kept.values, mode="sum")
+    bags = bag_sums(kept.values, kept.indices, W_dec, starts)
     residuals = bags.view(len(target), prefixes, -1).neg_()
     residuals[:, 0] += target
     for prefix in range(1, prefixes):

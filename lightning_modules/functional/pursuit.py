@@ -26,9 +26,10 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn.functional import embedding_bag, linear
+from torch.nn.functional import linear
 
 from lightning_modules.functional.entries import entry_sums, rows_with_entries_at_once
+from lightning_modules.functional.sparse import bag_sums
 
 GRAM_ELEMENTS = 2**28
 """The largest Gram matrix that is made: 1 GB in float32."""
@@ -110,7 +111,7 @@ def _pursue(x: Tensor, atoms: Tensor, gram: Tensor | None, k: int, residual_thre
         if gram is None:
             correlations = linear(residual, atoms)
         else:
-            correlations -= embedding_bag(latents[:, None], gram, per_sample_weights=value[:, None], mode="sum")
+            correlations -= bag_sums(value[:, None], latents[:, None], gram)
     return values.T, indices.T
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lightning_modules.functional.kernels import kernels_run_on
+
 INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 """Of as many bytes as a float."""
 
@@ -20,6 +22,11 @@ def largest(z: Tensor, k: int) -> tuple[Tensor, Tensor]:
     a value that is to be kept; these k groups are then selected from. Maxima are found at the speed of memory, so what
     has to be selected from is some 2 √(s k) values instead of s.
     """
+    if kernels_run_on(z):
+        from lightning_modules.functional.kernels import row_selection
+
+        if row_selection.selects(z.shape[1], k):
+            return row_selection.largest(z, k)
     size = _group_size(z, k)
     if size > 1:
         maxima = _group_maxima(z, size)
@@ -34,8 +41,7 @@ def largest_numbers(z: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """As `largest`, of values that are numbers; of others some may be missed."""
     size = _group_size(z, k)
     if size < 2:
-        kept = z.topk(k, dim=-1, sorted=False)
-        return kept.values, kept.indices
+        return largest(z, k)
     return _of_groups(z, _group_maxima(_keys(z), size), size, k)
 
 

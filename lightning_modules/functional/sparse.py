@@ -13,18 +13,21 @@ touches the E kept entries:
 Nothing of size b × k × d is ever made; of size b × s there are the pre-activations alone, on a CPU a part of them at a
 time. `embedding_bag` does all three: it is a weighted gather-and-sum with a kernel of its own on every device, adds
 each bag in order (so the result does not depend on the number of threads), and its derivative for the weights is the
-gathered dot product.
+gathered dot product. On a GPU with Triton the kernels of `kernels/` do the same work; each operation that has one asks
+for it first.
 """
 
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import embedding_bag
+
+from lightning_modules.functional.kernels import kernels_run_on
 
 CPU_PRE_ACTIVATIONS = 2**22
 """Pre-activations held at once on a CPU: 16 MB in float32."""
@@ -59,7 +62,7 @@ class _SparseDecode(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, indices: Tensor, W_dec: Tensor, starts: Tensor | None) -> Tensor:
         ctx.save_for_backward(values, indices, W_dec, starts)
-        return embedding_bag(indices, W_dec, starts, per_sample_weights=values, mode="sum")
+        return bag_sums(values, indices, W_dec, starts)
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
@@ -88,10 +91,9 @@ class _LinearKept(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor | None, Tensor | None, None, None, None]:
         x, values, indices, rows = ctx.saved_tensors
         grad = grad * (values != 0)
-        grad_weight = latent_sums(grad, indices, x, ctx.latents, rows) if ctx.needs_input_grad[1] else None
-        grad_bias = None
-        if ctx.needs_input_grad[2]:
-            grad_bias = torch.bincount(indices.flatten(), weights=grad.flatten(), minlength=ctx.latents).to(grad.dtype)
+        by_latent = sort_by_latent(indices, ctx.latents)
+        grad_weight = latent_sums(grad, indices, x, ctx.latents, rows, by_latent) if ctx.needs_input_grad[1] else None
+        grad_bias = _latent_totals(grad, indices, ctx.latents, by_latent) if ctx.needs_input_grad[2] else None
         return None, grad_weight, grad_bias, None, None, None
 
 
@@ -105,16 +107,31 @@ def rows_at_once(x: Tensor, latents: int) -> int:
     return max(1, min(rows, CPU_PRE_ACTIVATIONS // latents) if x.device.type == "cpu" else rows)
 
 
+def bag_sums(weights: Tensor, indices: Tensor, table: Tensor, starts: Tensor | None = None) -> Tensor:
+    """Σ_i weights[r, i] · table[indices[r, i]]: [b, k], [b, k], [s, d] → [b, d]; of weights and indices [E] where bags
+    begin at `starts`. Without a gradient.
+    """
+    if kernels_run_on(table):
+        from lightning_modules.functional.kernels import bags
+
+        return bags.bag_sums(weights, indices, table, starts)
+    return embedding_bag(indices, table, starts, per_sample_weights=weights, mode="sum")
+
+
 def gathered_dot(rows: Tensor, table: Tensor, indices: Tensor, starts: Tensor | None = None) -> Tensor:
     """rows[r] · table[indices[r, i]]: [b, d], [s, d], [b, k] → [b, k], without a [b, k, d] intermediate; [E] where
     indices are [E] and rows begin at `starts`.
     """
+    if kernels_run_on(table):
+        from lightning_modules.functional.kernels import bags
+
+        return bags.gathered_dot(rows, table, indices, None if starts is None else _rows_of(starts, len(indices)))
     if rows.device.type == "cpu" and rows.dtype == table.dtype and rows.dtype in (torch.float32, torch.float64):
         return _sampled(rows, table, indices, starts)
     with torch.enable_grad():
         weights = torch.zeros(indices.shape, dtype=table.dtype, device=table.device, requires_grad=True)
-        bags = embedding_bag(indices, table.detach(), starts, per_sample_weights=weights, mode="sum")
-    return torch.autograd.grad(bags, weights, rows)[0]
+        sums = embedding_bag(indices, table.detach(), starts, per_sample_weights=weights, mode="sum")
+    return torch.autograd.grad(sums, weights, rows)[0]
 
 
 def _sampled(rows: Tensor, table: Tensor, indices: Tensor, starts: Tensor | None) -> Tensor:
@@ -133,22 +150,49 @@ def _sampled(rows: Tensor, table: Tensor, indices: Tensor, starts: Tensor | None
     return products.values().view(indices.shape)
 
 
-def latent_sums(weights: Tensor, indices: Tensor, source: Tensor, latents: int, rows: Tensor | None = None) -> Tensor:
-    """Σ over the entries (r, i) of latent l of weights[r, i] · source[r]: [b, k], [b, k], [b, d] → [latents, d]; the
-    same of entries [E] whose rows are named.
+class ByLatent(NamedTuple):
+    """The E entries of a batch in the order of their latents, those of a latent in the order of the rows."""
 
-    One stable sort of the E entries by latent turns it into a sum over segments, each added in the order of the rows:
-    the result is the same on every run.
-    """
-    flat = indices.flatten()
+    order: Tensor
+    """[E] int64 places in the flattened indices."""
+    starts: Tensor
+    """[latents] int64: where in `order` each latent begins; one that no row keeps is empty."""
+
+
+def sort_by_latent(indices: Tensor, latents: int) -> ByLatent:
+    """One stable sort, and no question that a GPU would have to answer first."""
     # int32 sorts at twice the speed of int64; a dictionary never has 2^31 latents
-    order = torch.sort(flat.to(torch.int32), stable=True).indices
-    segment_starts = torch.bincount(flat, minlength=latents).cumsum(0).roll(1)
-    segment_starts[0] = 0
+    sorted_indices, order = torch.sort(indices.flatten().to(torch.int32), stable=True)
+    every = torch.arange(latents, dtype=torch.int32, device=indices.device)
+    return ByLatent(order, torch.searchsorted(sorted_indices, every))
+
+
+def latent_sums(
+    weights: Tensor,
+    indices: Tensor,
+    source: Tensor,
+    latents: int,
+    rows: Tensor | None = None,
+    by_latent: ByLatent | None = None,
+) -> Tensor:
+    """Σ over the entries (r, i) of latent l of weights[r, i] · source[r]: [b, k], [b, k], [b, d] → [latents, d]; the
+    same of entries [E] whose rows are named. `by_latent` is made where it is not given.
+
+    In the order of their latents the entries of each are a bag, added in the order of the rows: the result is the same
+    on every run.
+    """
+    order, starts = by_latent or sort_by_latent(indices, latents)
     entry_rows = torch.div(order, indices.shape[1], rounding_mode="floor") if rows is None else rows[order]
-    return embedding_bag(
-        entry_rows, source, segment_starts, per_sample_weights=weights.flatten()[order].to(source.dtype), mode="sum"
-    )
+    return bag_sums(weights.flatten()[order].to(source.dtype), entry_rows, source, starts)
+
+
+def _latent_totals(weights: Tensor, indices: Tensor, latents: int, by_latent: ByLatent) -> Tensor:
+    """Σ of the weights of each latent's entries, [latents]; the same on every run."""
+    if kernels_run_on(weights):
+        from lightning_modules.functional.kernels import bags
+
+        return bags.segment_totals(weights.flatten(), *by_latent)
+    return torch.bincount(indices.flatten(), weights=weights.flatten(), minlength=latents).to(weights.dtype)
 
 
 def _rows_of(starts: Tensor, entries: int) -> Tensor:

@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from lightning.pytorch import Callback
 
-from benchmarks.bench_sae_step import make_store
+from benchmarks.bench_sae_step import make_store, rows
 from benchmarks.training import fit, parsed, silence
 from datamodules.activations import ActivationDataModule
 from lightning_modules.autoencoders import TopK
@@ -65,7 +65,7 @@ def main() -> None:
     silence()
     seconds: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        make_store(Path(folder) / "store", options.batch * (options.steps + 1), options.d_in)
+        make_store(Path(folder) / "store", rows(options.batch * (options.steps + 1), options.d_in))
         data = ActivationDataModule(
             f"{folder}/store", batch_size=options.batch, validation_share=0.0, test_share=0.0, verify=False
         )

@@ -1,4 +1,4 @@
-"""Several processes at once, without a Trainer."""
+"""Several processes at once, without a Trainer, and two hook points."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -30,3 +30,18 @@ def on_ranks(tmp_path: Path) -> OnRanks:
         return [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(ranks)]
 
     return run
+
+
+@pytest.fixture
+def two_points(tmp_path: Path, write_store: Callable[..., Path]) -> Callable[..., Any]:
+    """two_points(hook_points=None) → a datamodule over a store with the hook points a and b."""
+    from datamodules.activations import ActivationDataModule
+
+    folder = write_store(tmp_path / "two", ("a", "b"))
+
+    def data(hook_points: list[str] | None = None) -> ActivationDataModule:
+        return ActivationDataModule(
+            str(folder), batch_size=64, hook_points=hook_points, validation_share=0.1, test_share=0.1, block_rows=4
+        )
+
+    return data

@@ -169,7 +169,7 @@ class SparseAutoencoding(LightningModule):
             UserError: the sample has a value that is not finite, or two settings exclude each other.
         """
         self._refuse_beside_a_scaler()
-        run_length = int(self.trainer.estimated_stepping_batches)
+        self._run_length = run_length = int(self.trainer.estimated_stepping_batches)
         dead_after = self.dead_after_tokens or self._default_dead_window(run_length)
         for name, member in self.members.by_name.items():
             member.begin(run_length, dead_after)
@@ -215,8 +215,17 @@ class SparseAutoencoding(LightningModule):
             self.watches[name].see(steps[name].loss, batch)
         rows = len(batch.rows)
         self._count_tokens(steps, rows)
-        self._log_steps(steps, rows)
+        if self._figures_are_due:
+            self._log_steps(steps, rows)
         return torch.stack([with_bad_gradient_if_bad(step.loss) for step in steps.values()]).sum()
+
+    @property
+    def _figures_are_due(self) -> bool:
+        """Whether anybody will see them: loggers are given every n-th step's, and handing Lightning those of the others
+        would cost some percent of a step. Checkpoints and summaries have those of the first and the last step too.
+        """
+        step, every = self.global_step + 1, self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        return step in (1, self._run_length) or (every > 0 and step % every == 0)
 
     def _count_tokens(self, steps: Mapping[str, Step], rows: int) -> None:
         """Adds this batch, on every rank, to the counters."""

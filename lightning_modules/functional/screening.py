@@ -45,7 +45,9 @@ class Screen(NamedTuple):
 
     def coarse(self, x: Tensor) -> Tensor:
         """x Wᵀ + bias, rounded: [b, s] bfloat16."""
-        return torch.nn.functional.linear((x - self.center).bfloat16(), self.weight, self.bias)
+        centred = torch.sub(x, self.center, out=torch.empty_like(x, dtype=torch.bfloat16))
+        # not `linear`, which first fills the result with copies of the bias
+        return torch.mm(centred, self.weight.t()).add_(self.bias)
 
 
 def candidates_for(k: int, latents: int) -> int:

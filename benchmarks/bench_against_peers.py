@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
+from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +149,9 @@ def rows_in_a_file(task: Task, trainers: list[str]) -> Iterator[Path]:
         file = Path(folder) / "rows.safetensors"
         if set(trainers) - {OURS}:
             task.data.setup("fit")
-            batches = islice(iter(task.data.train_dataloader()), task.steps)
+            loader = task.data.train_dataloader()
+            epochs = chain.from_iterable(iter(loader) for _ in count())  # each in an order of its own
+            batches = islice(epochs, task.steps)
             save_file({"rows": torch.cat([batch.activations[0] for batch in batches])}, file)
         yield file
 

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, distributed
 
 from lightning_modules.functional.codes import BatchCodes
+from lightning_modules.functional.kernels import compiled_kernels_run_on, native
 from lightning_modules.functional.screening import Screen
 from lightning_modules.functional.sparse import gathered_dot, linear_kept, rows_at_once
 
@@ -52,6 +53,10 @@ class _Encoder(NamedTuple):
         """Values of x [b, d] that are not below the floor, which is above 0; places count from 0. With a screen what is
         as near to the floor as rounding leaves in doubt may be missing or too much.
         """
+        if self.screen is None and compiled_kernels_run_on(x, self.weight, self.bias):
+            z = torch.mm(x, self.weight.t()).to(self.weight)
+            values, places = native.reaching(z, self.bias, float(floor))
+            return _Candidates(_infinite_if_bad(values), places)
         if self.screen is None:
             return _above(floor, torch.nn.functional.linear(x, self.weight, self.bias).flatten())
         places = _not_below(floor, self.screen.coarse(x).flatten())
@@ -102,7 +107,11 @@ def linear_batch_topk(x: Tensor, weight: Tensor, bias: Tensor, k: int, screening
 def _by_comparing(x: Tensor, encoder: _Encoder, k: int) -> tuple[Tensor, Tensor, Tensor]:
     """Values [E], places [E] and the least of what one process keeps; fewer than k·b where fewer are positive."""
     found = _candidates(x, encoder, k * len(x))
-    bar = _bar(_largest(found.values, k * len(x))[None], k * len(x), 0)
+    count = k * len(x)
+    if len(found.values) > count and compiled_kernels_run_on(found.values):
+        bar = _bar_of(found.values, count)
+    else:
+        bar = _bar(_largest(found.values, count)[None], count, 0)
     return *_kept(found, bar), bar.least
 
 
@@ -183,6 +192,13 @@ def _bar(largest: Tensor, count: int, rank: int) -> _Bar:
     left = count - (top > value).sum() - equal[:rank].sum()
     usable = (top > 0) & top.isfinite()
     return _Bar(value, left, top.where(usable, torch.inf).amin())
+
+
+def _bar_of(values: Tensor, count: int) -> _Bar:
+    """As `_bar`, of one rank's values > 0, more than are kept."""
+    value = native.nth_largest(values, count)
+    usable = values.where((values >= value) & values.isfinite(), torch.inf)
+    return _Bar(value, count - (values > value).sum(), usable.amin())
 
 
 def _mask(values: Tensor, bar: _Bar) -> Tensor:

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from lightning_modules.functional.entries import entry_sums, rows_with_entries_at_once
+from lightning_modules.functional.kernels import compiled_kernels_run_on, native
 
 
 def nested_squared_error(
@@ -43,8 +44,6 @@ class _Part(NamedTuple):
     """Scalar."""
     values: Tensor
     """[c, k] gradient."""
-    W_dec: Tensor
-    """[s, d] gradient."""
     target: Tensor
     """[c, d] gradient."""
 
@@ -55,13 +54,13 @@ class _NestedSquaredError(torch.autograd.Function):
         ctx: Any, values: Tensor, indices: Tensor, W_dec: Tensor, target: Tensor, weights: Sequence[float]
     ) -> Tensor:
         size = rows_with_entries_at_once(values, W_dec.shape[1])
+        part_of = _compiled_part if compiled_kernels_run_on(values, W_dec) else _part
         rows = zip(*(torch.split(part, size) for part in (values, indices, target.to(W_dec.dtype))), strict=True)
         error, W_dec_grad = W_dec.new_zeros(()), torch.zeros_like(W_dec)
         values_grads, target_grads = [], []
         for some_values, some_indices, some_targets in rows:
-            part = _part(some_values, some_indices, W_dec, some_targets, weights)
+            part = part_of(some_values, some_indices, W_dec, some_targets, weights, W_dec_grad)
             error += part.error
-            W_dec_grad += part.W_dec
             values_grads.append(part.values)
             target_grads.append(part.target)
         ctx.save_for_backward(torch.cat(values_grads), W_dec_grad, torch.cat(target_grads))
@@ -74,7 +73,21 @@ class _NestedSquaredError(torch.autograd.Function):
         return grad * values, None, grad * W_dec, grad * target, None
 
 
-def _part(values: Tensor, indices: Tensor, W_dec: Tensor, target: Tensor, weights: Sequence[float]) -> _Part:
+def _compiled_part(
+    values: Tensor, indices: Tensor, W_dec: Tensor, target: Tensor, weights: Sequence[float], W_dec_grad: Tensor
+) -> _Part:
+    """As `_part`: each latent is a group of its own."""
+    (rows, kept), of_each = values.shape, values.new_tensor(weights)
+    starts, groups = torch.arange(0, rows * kept + 1, kept), torch.arange(kept).repeat(rows)
+    entries = values.flatten(), indices.flatten(), starts, groups
+    done = native.nested(*entries, W_dec, target, of_each, W_dec_grad)
+    return _Part((done.errors * of_each).sum(), done.values.view_as(values), done.target)
+
+
+def _part(
+    values: Tensor, indices: Tensor, W_dec: Tensor, target: Tensor, weights: Sequence[float], W_dec_grad: Tensor
+) -> _Part:
+    """Of c rows; the gradient of W_dec is added to `W_dec_grad` [s, d]."""
     factors, latents = values.T.contiguous(), indices.T.contiguous()
     residuals = target.new_empty(len(factors), *target.shape)
     error, missed = target.new_zeros(()), target
@@ -89,5 +102,5 @@ def _part(values: Tensor, indices: Tensor, W_dec: Tensor, target: Tensor, weight
         onwards = torch.add(onwards, residuals[place], alpha=weights[place], out=residuals[place])
         atoms = W_dec.index_select(0, latents[place])
         torch.sum(atoms.mul_(onwards), dim=1, out=values_grad[place])
-    W_dec_grad = entry_sums(-2 * factors, latents, residuals, len(W_dec))
-    return _Part(error, -2 * values_grad.T, W_dec_grad, 2 * onwards)
+    W_dec_grad += entry_sums(-2 * factors, latents, residuals, len(W_dec))
+    return _Part(error, -2 * values_grad.T, 2 * onwards)

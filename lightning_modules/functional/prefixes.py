@@ -19,6 +19,7 @@ from torch.autograd.function import once_differentiable
 
 from lightning_modules.functional.codes import BatchCodes
 from lightning_modules.functional.entries import CPU_ELEMENTS
+from lightning_modules.functional.kernels import compiled_kernels_run_on, native
 from lightning_modules.functional.sparse import bag_sums, gathered_dot, latent_sums
 
 
@@ -43,19 +44,13 @@ class _PrefixErrors(torch.autograd.Function):
         ctx: Any, values: Tensor, rows: Tensor, indices: Tensor, W_dec: Tensor, ends: Tensor, target: Tensor
     ) -> tuple[Tensor, Tensor]:
         errors, W_dec_grad = W_dec.new_zeros(len(ends)), torch.zeros_like(W_dec)
+        part_of = _compiled_part if compiled_kernels_run_on(values, W_dec) else _part
         values_grads, target_grads = [], []
         for some, wanted in _parts(values, rows, indices, W_dec, target, len(ends)):
-            # groups ascend with the latents of a row, so the numbers of the bags ascend too
-            bags = some.rows * len(ends) + torch.searchsorted(ends, some.indices, right=True)
-            starts = torch.searchsorted(bags, torch.arange(len(wanted) * len(ends), device=bags.device))
-            residuals = _residuals(some, W_dec, starts, wanted.to(W_dec.dtype), len(ends))
-            errors += torch.stack([residual.square().sum() for residual in residuals.unbind(dim=1)])
-            for group in range(len(ends) - 2, -1, -1):
-                residuals[:, group] += residuals[:, group + 1]
-            onwards = residuals.flatten(0, 1)
-            values_grads.append(gathered_dot(onwards, W_dec, some.indices, starts))
-            W_dec_grad += latent_sums(some.values, some.indices, onwards, len(W_dec), bags)
-            target_grads.append(residuals[:, 0].clone())
+            part = part_of(some, W_dec, ends, wanted.to(W_dec.dtype), W_dec_grad)
+            errors += part.errors
+            values_grads.append(part.values)
+            target_grads.append(part.target)
         ctx.save_for_backward(torch.cat(values_grads), W_dec_grad, torch.cat(target_grads))
         ctx.mark_non_differentiable(errors)
         return errors.sum(), errors
@@ -64,7 +59,7 @@ class _PrefixErrors(torch.autograd.Function):
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, None, None, Tensor, None, Tensor]:
         values, W_dec, target = ctx.saved_tensors
-        return -2 * grad * values, None, None, -2 * grad * W_dec, None, 2 * grad * target
+        return grad * values, None, None, grad * W_dec, None, grad * target
 
 
 class _Kept(NamedTuple):
@@ -73,6 +68,42 @@ class _Kept(NamedTuple):
     values: Tensor
     rows: Tensor
     indices: Tensor
+
+
+class _Part(NamedTuple):
+    """What c rows come to."""
+
+    errors: Tensor
+    """[n] of each prefix."""
+    values: Tensor
+    """[E] gradient."""
+    target: Tensor
+    """[c, d] gradient."""
+
+
+def _part(some: _Kept, W_dec: Tensor, ends: Tensor, target: Tensor, W_dec_grad: Tensor) -> _Part:
+    """Of c rows; the gradient of W_dec is added to `W_dec_grad` [s, d]."""
+    # groups ascend with the latents of a row, so the numbers of the bags ascend too
+    bags = some.rows * len(ends) + torch.searchsorted(ends, some.indices, right=True)
+    starts = torch.searchsorted(bags, torch.arange(len(target) * len(ends), device=bags.device))
+    residuals = _residuals(some, W_dec, starts, target, len(ends))
+    errors = torch.stack([residual.square().sum() for residual in residuals.unbind(dim=1)])
+    for group in range(len(ends) - 2, -1, -1):
+        residuals[:, group] += residuals[:, group + 1]
+    onwards = residuals.flatten(0, 1)
+    values_grad = -2 * gathered_dot(onwards, W_dec, some.indices, starts)
+    W_dec_grad.sub_(latent_sums(some.values, some.indices, onwards, len(W_dec), bags), alpha=2)
+    return _Part(errors, values_grad, 2 * residuals[:, 0])
+
+
+def _compiled_part(some: _Kept, W_dec: Tensor, ends: Tensor, target: Tensor, W_dec_grad: Tensor) -> _Part:
+    """As `_part`."""
+    starts = torch.searchsorted(some.rows, torch.arange(len(target) + 1))
+    groups = torch.searchsorted(ends, some.indices, right=True)
+    done = native.nested(
+        some.values, some.indices, starts, groups, W_dec, target, W_dec.new_ones(len(ends)), W_dec_grad
+    )
+    return _Part(done.errors.sum(dim=0), done.values, done.target)
 
 
 def _parts(

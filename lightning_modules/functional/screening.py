@@ -18,6 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lightning_modules.functional.kernels import compiled_kernels_run_on, native
 from lightning_modules.functional.selection import largest, largest_numbers
 from lightning_modules.functional.sparse import gathered_dot
 
@@ -30,7 +31,7 @@ class Screen(NamedTuple):
     weight: Tensor
     """[s, d] bfloat16."""
     bias: Tensor
-    """[s] bfloat16, of centred rows."""
+    """[s] of centred rows."""
 
     @classmethod
     def of(cls, x: Tensor, weight: Tensor, bias: Tensor) -> Screen | None:
@@ -41,13 +42,20 @@ class Screen(NamedTuple):
         shifted = torch.addmv(bias, weight, center.to(weight))
         if x.device.type == "cpu" and not bool(weight.sum().isfinite() & shifted.sum().isfinite()):
             return None
-        return cls(center, weight.bfloat16(), shifted.bfloat16())
+        return cls(center, weight.bfloat16(), shifted)
+
+    def product(self, x: Tensor) -> Tensor:
+        """Rounded, without the bias: [b, s] bfloat16."""
+        if compiled_kernels_run_on(x, self.center):
+            centred = native.rounded(x, self.center)
+        else:
+            centred = torch.sub(x, self.center, out=torch.empty_like(x, dtype=torch.bfloat16))
+        return torch.mm(centred, self.weight.t())
 
     def coarse(self, x: Tensor) -> Tensor:
         """x Wᵀ + bias, rounded: [b, s] bfloat16."""
-        centred = torch.sub(x, self.center, out=torch.empty_like(x, dtype=torch.bfloat16))
         # not `linear`, which first fills the result with copies of the bias
-        return torch.mm(centred, self.weight.t()).add_(self.bias)
+        return self.product(x).add_(self.bias.bfloat16())
 
 
 def candidates_for(k: int, latents: int) -> int:
@@ -66,6 +74,9 @@ def screened_largest(x: Tensor, weight: Tensor, bias: Tensor, screen: Screen, k:
         screen: of them.
         k: how many to keep, ≤ s.
     """
-    candidates = largest_numbers(screen.coarse(x), candidates_for(k, len(weight)))[1]
+    count = candidates_for(k, len(weight))
+    if compiled_kernels_run_on(x, weight, bias):
+        return native.screened(screen.product(x), screen.bias, x, weight, bias, count, k)
+    candidates = largest_numbers(screen.coarse(x), count)[1]
     values, places = largest(gathered_dot(x, weight, candidates) + bias[candidates], k)
     return values, candidates.gather(1, places)

@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import embedding_bag
 
-from lightning_modules.functional.kernels import kernels_run_on
+from lightning_modules.functional.kernels import compiled_kernels_run_on, kernels_run_on, native
 
 CPU_PRE_ACTIVATIONS = 2**22
 """Pre-activations held at once on a CPU: 16 MB in float32."""
@@ -161,6 +161,8 @@ class ByLatent(NamedTuple):
 
 def sort_by_latent(indices: Tensor, latents: int) -> ByLatent:
     """One stable sort, and no question that a GPU would have to answer first."""
+    if compiled_kernels_run_on(indices):
+        return ByLatent(*native.by_latent(indices.flatten(), latents))
     # int32 sorts at twice the speed of int64; a dictionary never has 2^31 latents
     sorted_indices, order = torch.sort(indices.flatten().to(torch.int32), stable=True)
     every = torch.arange(latents, dtype=torch.int32, device=indices.device)

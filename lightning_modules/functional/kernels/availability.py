@@ -29,7 +29,7 @@ def kernels_run_on(tensor: Tensor) -> bool:
         UserError: FULGURITE_KERNELS is neither `auto` nor `off`.
     """
     on_gpu = tensor.device.type == "cuda"
-    if not (on_gpu or interpreted()) or tensor.dtype not in DTYPES or _switched_off() or not _triton_is_installed():
+    if not (on_gpu or interpreted()) or tensor.dtype not in DTYPES or switched_off() or not _triton_is_installed():
         return False
     return interpreted() or _capable(tensor.device)
 
@@ -44,7 +44,12 @@ def on_device_of(tensor: Tensor) -> AbstractContextManager[object]:
     return torch.cuda.device(tensor.device) if tensor.device.type == "cuda" else nullcontext()
 
 
-def _switched_off() -> bool:
+def switched_off() -> bool:
+    """Whether the environment leaves everything to the eager functions.
+
+    Raises:
+        UserError: FULGURITE_KERNELS is neither `auto` nor `off`.
+    """
     choice = os.environ.get(SWITCH, "auto")
     if choice not in ("auto", "off"):
         raise UserError(f"The environment variable {SWITCH} is {choice!r}: set it to auto or off.")

@@ -1,12 +1,14 @@
 """Where kernels run: on a GPU where there is one, else interpreted on the CPU where that is asked for."""
 
+import os
 from collections.abc import Iterator
 from types import ModuleType
 
 import pytest
 import torch
 
-from lightning_modules.functional.kernels import kernels_run_on
+from lightning_modules.functional.kernels import compiled_kernels_run_on, kernels_run_on
+from lightning_modules.functional.kernels.availability import interpreted, switched_off
 
 
 @pytest.fixture(scope="session")
@@ -34,3 +36,15 @@ def row_selection(device: str) -> ModuleType:
     from lightning_modules.functional.kernels import row_selection
 
     return row_selection
+
+
+@pytest.fixture(scope="session")
+def native() -> ModuleType:
+    """The C kernels, where they can be compiled; in CI they must."""
+    from lightning_modules.functional.kernels import native
+
+    if not compiled_kernels_run_on(torch.empty(0)):
+        if os.environ.get("FULGURITE_CI") == "1" and not (interpreted() or switched_off()):
+            pytest.fail("no C compiler is found")
+        pytest.skip("needs a C compiler")
+    return native

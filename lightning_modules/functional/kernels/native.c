@@ -1,0 +1,317 @@
+/* The sparse step on a CPU: what torch's own operators need several passes or a sort for.
+
+   Shapes: b rows of a batch, s latents, d width, k kept latents a row, n prefixes. Matrices are row-major and dense.
+
+   A kernel does a part of its work, rows or latents or columns [begin, end), so that threads share it; what it writes
+   does not depend on how the parts are cut. Values are compared as integers: floats of 0 and more keep their order as
+   such, those below 0 come after them in no order, and what is not a number comes first. */
+
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define AHEAD 8  /* rows of a table that are asked for before they are used */
+#define BLOCK 64 /* values of a row that are looked at together, most of which hold nothing */
+
+static inline int32_t bits_of(float value) {
+    int32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+
+static inline float float_of(uint32_t bits) {
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+static inline int32_t key_of(float value) {
+    return value != value ? INT32_MAX : bits_of(value);
+}
+
+static inline int64_t smaller(int64_t one, int64_t other) { return one < other ? one : other; }
+
+static inline void prefetch_row(const float *row, int64_t d) {
+    for (int64_t i = 0; i < d; i += 16) __builtin_prefetch(row + i);
+}
+
+static inline float dot(const float *restrict a, const float *restrict b, int64_t d) {
+    float sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t i = 0; i < d; i++) sum += a[i] * b[i];
+    return sum;
+}
+
+static inline void add_scaled(float *restrict to, const float *restrict row, float factor, int64_t d) {
+#pragma omp simd
+    for (int64_t i = 0; i < d; i++) to[i] += factor * row[i];
+}
+
+/* ---- selection */
+
+static int64_t count_from(const int32_t *keys, int64_t n, int32_t bar) {
+    int32_t count = 0;
+#pragma omp simd reduction(+ : count)
+    for (int64_t i = 0; i < n; i++) count += keys[i] >= bar;
+    return count;
+}
+
+/* A bar that at least k of n keys reach, and either exactly k do or no higher bar is reached by k. By bisection: it
+   counts at the speed of the cache and mispredicts nothing. */
+static int32_t bar_of(const int32_t *keys, int64_t n, int64_t k) {
+    int32_t least = INT32_MAX, most = INT32_MIN;
+#pragma omp simd reduction(min : least) reduction(max : most)
+    for (int64_t i = 0; i < n; i++) {
+        least = keys[i] < least ? keys[i] : least;
+        most = keys[i] > most ? keys[i] : most;
+    }
+    int64_t low = least, high = (int64_t)most + 1;
+    while (high - low > 1) {
+        int64_t middle = low + (high - low) / 2;
+        int64_t count = count_from(keys, n, (int32_t)middle);
+        if (count == k) return (int32_t)middle;
+        if (count > k) low = middle;
+        else high = middle;
+    }
+    return (int32_t)low;
+}
+
+/* Places of the k largest of n keys; of equal ones the first. */
+static void places_of_largest(const int32_t *keys, int64_t n, int64_t k, int32_t *places) {
+    int32_t bar = bar_of(keys, n, k);
+    int64_t above = 0, found = 0;
+    if (bar < INT32_MAX) above = count_from(keys, n, bar + 1);
+    int64_t equal = k - smaller(above, k); /* of those at the bar */
+    for (int64_t i = 0; i < n && found < k; i++) {
+        int at_bar = keys[i] == bar && equal > 0;
+        equal -= at_bar;
+        places[found] = (int32_t)i;
+        found += keys[i] > bar || at_bar;
+    }
+}
+
+typedef struct {
+    int32_t *keys;       /* [s] of a row */
+    int32_t *maxima;     /* [s] of the groups that it is dealt into */
+    int32_t *candidates; /* [s] keys */
+    int32_t *latents;    /* [s] of the candidates */
+    int32_t *places;     /* [s] */
+} Scratch;
+
+static int make_scratch(Scratch *scratch, int64_t s) {
+    /* apart by no multiple of 4096 bytes, since a processor takes a load for one of what was just stored that far off */
+    int64_t apart = (s + 1023) / 1024 * 1024 + 208;
+    int32_t *all = malloc(5 * apart * sizeof *all);
+    if (!all) return 0;
+    *scratch = (Scratch){all, all + apart, all + 2 * apart, all + 3 * apart, all + 4 * apart};
+    return 1;
+}
+
+/* How many latents a group has, so that maxima and members that have to be looked at one by one take as long. */
+static int64_t group_size(int64_t s, int64_t k) {
+    int64_t size = 32;
+    while (size > 1 && size * size > s / k) size /= 2;
+    return size;
+}
+
+/* Latents of the k largest of scratch->keys [s] into scratch->places. k groups have maxima of at least the bar of the
+   maxima, so all that can be kept reaches it, and lies in a group whose maximum does. */
+static void select_latents(Scratch *scratch, int64_t s, int64_t k) {
+    int64_t size = group_size(s, k);
+    if (size < 2) {
+        places_of_largest(scratch->keys, s, k, scratch->places);
+        return;
+    }
+    int64_t groups = (s + size - 1) / size;
+    const int32_t *keys = scratch->keys;
+    int32_t *restrict maxima = scratch->maxima;
+    memcpy(maxima, keys, groups * sizeof *maxima);
+    for (int64_t member = 1; member < size; member++) {
+        const int32_t *row = keys + member * groups;
+        int64_t width = smaller(groups, s - member * groups);
+#pragma omp simd
+        for (int64_t g = 0; g < width; g++) maxima[g] = row[g] > maxima[g] ? row[g] : maxima[g];
+    }
+    int32_t bar = bar_of(maxima, groups, k);
+    int32_t *restrict candidates = scratch->candidates;
+    int32_t *restrict latents = scratch->latents;
+    int64_t found = 0;
+    for (int64_t g = 0; g < groups; g++) {
+        if (maxima[g] < bar) continue;
+        for (int64_t latent = g; latent < s; latent += groups) {
+            int32_t key = keys[latent];
+            candidates[found] = key;
+            latents[found] = (int32_t)latent;
+            found += key >= bar;
+        }
+    }
+    places_of_largest(candidates, found, k, scratch->places);
+    for (int64_t i = 0; i < k; i++) scratch->places[i] = latents[scratch->places[i]];
+}
+
+/* The k largest of each row of z [b, s] + bias [s], or those of largest magnitude: values and indices [b, k]. */
+int largest(const float *z, const float *bias, int64_t s, int64_t k, int magnitude, float *values, int64_t *indices,
+            int64_t begin, int64_t end) {
+    Scratch scratch;
+    if (!make_scratch(&scratch, s)) return 0;
+    int32_t mask = magnitude ? INT32_MAX : -1;
+    for (int64_t r = begin; r < end; r++) {
+        const float *row = z + r * s;
+        int32_t *restrict keys = scratch.keys;
+#pragma omp simd
+        for (int64_t i = 0; i < s; i++) keys[i] = key_of(row[i] + bias[i]) & mask;
+        select_latents(&scratch, s, k);
+        for (int64_t i = 0; i < k; i++) {
+            int32_t latent = scratch.places[i];
+            values[r * k + i] = row[latent] + bias[latent];
+            indices[r * k + i] = latent;
+        }
+    }
+    free(scratch.keys);
+    return 1;
+}
+
+/* x [b, d] − center [d], rounded to the nearest bfloat16, of two equally near to the even one. */
+void rounded(const float *x, const float *center, int64_t d, uint16_t *to, int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; r++) {
+        const float *row = x + r * d;
+        uint16_t *restrict out = to + r * d;
+#pragma omp simd
+        for (int64_t i = 0; i < d; i++) {
+            float value = row[i] - center[i];
+            uint32_t bits = (uint32_t)bits_of(value);
+            uint32_t even = bits + 0x7fff + ((bits >> 16) & 1);
+            out[i] = (uint16_t)(value != value ? 0x7fc0 : even >> 16);
+        }
+    }
+}
+
+/* The k largest of x [b, d] · weight [s, d]ᵀ + bias [s] among the c of each row that are largest in a rounded product,
+   coarse [b, s] bfloat16 + coarse_bias [s]: values and indices [b, k]. */
+int screened(const uint16_t *coarse, const float *coarse_bias, const float *x, const float *weight, const float *bias,
+             int64_t s, int64_t d, int64_t c, int64_t k, float *values, int64_t *indices, int64_t begin, int64_t end) {
+    Scratch scratch;
+    int32_t *kept = malloc(2 * c * sizeof *kept);
+    float *exact = malloc(c * sizeof *exact);
+    int made = kept && exact && make_scratch(&scratch, s);
+    for (int64_t r = begin; made && r < end; r++) {
+        const uint16_t *row = coarse + r * s;
+        int32_t *restrict keys = scratch.keys;
+#pragma omp simd
+        for (int64_t i = 0; i < s; i++) keys[i] = key_of(float_of((uint32_t)row[i] << 16) + coarse_bias[i]);
+        select_latents(&scratch, s, c);
+        const int32_t *latents = scratch.places;
+        for (int64_t i = 0; i < smaller(AHEAD, c); i++) prefetch_row(weight + latents[i] * d, d);
+        for (int64_t i = 0; i < c; i++) {
+            if (i + AHEAD < c) prefetch_row(weight + latents[i + AHEAD] * d, d);
+            exact[i] = dot(x + r * d, weight + latents[i] * d, d) + bias[latents[i]];
+            kept[c + i] = key_of(exact[i]);
+        }
+        places_of_largest(kept + c, c, k, kept);
+        for (int64_t i = 0; i < k; i++) {
+            values[r * k + i] = exact[kept[i]];
+            indices[r * k + i] = latents[kept[i]];
+        }
+    }
+    if (made) free(scratch.keys);
+    free(kept);
+    free(exact);
+    return made;
+}
+
+/* What of z [b, s] + bias [s] does not stay below the floor, row by row: values, and places r · s + latent, into arrays
+   with room for all of rows [begin, end). Returns how many. */
+int64_t reaching(const float *z, const float *bias, int64_t s, float floor, float *values, int64_t *places,
+                 int64_t begin, int64_t end) {
+    int64_t found = 0;
+    for (int64_t r = begin; r < end; r++) {
+        const float *row = z + r * s;
+        for (int64_t block = 0; block < s; block += BLOCK) {
+            int64_t stop = smaller(block + BLOCK, s);
+            int32_t any = 0;
+#pragma omp simd reduction(| : any)
+            for (int64_t i = block; i < stop; i++) any |= !(row[i] + bias[i] < floor);
+            if (!any) continue;
+            for (int64_t i = block; i < stop; i++) {
+                float value = row[i] + bias[i];
+                values[found] = value;
+                places[found] = r * s + i;
+                found += !(value < floor);
+            }
+        }
+    }
+    return found;
+}
+
+/* The k-th largest of n values ≥ 0, 1 ≤ k ≤ n. */
+float nth_largest(const float *values, int64_t n, int64_t k) {
+    const int32_t *keys = (const int32_t *)values; /* floats of 0 and more are keys as they are */
+    int32_t bar = bar_of(keys, n, k), least = INT32_MAX;
+#pragma omp simd reduction(min : least)
+    for (int64_t i = 0; i < n; i++) least = keys[i] >= bar && keys[i] < least ? keys[i] : least;
+    return float_of((uint32_t)least);
+}
+
+/* ---- entries by latent */
+
+/* Entries [count] in the order of their latents, those of a latent in their own order: order [count], and starts
+   [s + 1]. */
+void by_latent(const int64_t *indices, int64_t count, int64_t s, int64_t *starts, int64_t *order) {
+    memset(starts, 0, (s + 1) * sizeof *starts);
+    for (int64_t e = 0; e < count; e++) starts[indices[e] + 1]++;
+    for (int64_t l = 0; l < s; l++) starts[l + 1] += starts[l];
+    for (int64_t e = 0; e < count; e++) order[starts[indices[e]]++] = e;
+    memmove(starts + 1, starts, s * sizeof *starts);
+    starts[0] = 0;
+}
+
+/* ---- nested reconstructions */
+
+/* How much the first p + 1 groups of a row's kept latents miss of it, for every p < n, and the gradient of
+   Σ_p weights[p] · error[p].
+
+   Entries of row r are those from starts[r] to starts[r + 1], with values, indices and groups, which ascend within a
+   row. Writes errors [b, n]; grad_values of the entries; grad_target [b, d]; and onwards [b, n, d], half the gradient by
+   what a group adds, less its sign. */
+void nested(const float *values, const int64_t *indices, const int64_t *starts, const int64_t *groups, const float *W_dec,
+            const float *target, const float *weights, int64_t n, int64_t d, float *errors, float *grad_values,
+            float *grad_target, float *onwards, int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; r++) {
+        float *residuals = onwards + r * n * d;
+        const float *missed = target + r * d;
+        int64_t e = starts[r];
+        for (int64_t p = 0; p < n; p++) {
+            float *residual = residuals + p * d;
+            memcpy(residual, missed, d * sizeof *residual);
+            for (; e < starts[r + 1] && groups[e] == p; e++) {
+                if (e + AHEAD < starts[r + 1]) prefetch_row(W_dec + indices[e + AHEAD] * d, d);
+                add_scaled(residual, W_dec + indices[e] * d, -values[e], d);
+            }
+            errors[r * n + p] = weights[p] != 0 ? dot(residual, residual, d) : 0;
+            missed = residual;
+        }
+        float *later = grad_target + r * d;
+        memset(later, 0, d * sizeof *later);
+        for (int64_t p = n - 1; p >= 0; p--) {
+            float *residual = residuals + p * d;
+            add_scaled(later, residual, weights[p], d);
+            memcpy(residual, later, d * sizeof *residual);
+            for (; e > starts[r] && groups[e - 1] == p; e--)
+                grad_values[e - 1] = -2 * dot(residual, W_dec + indices[e - 1] * d, d);
+        }
+        for (int64_t i = 0; i < d; i++) later[i] *= 2;
+    }
+}
+
+/* Adds −2 · values[e] · onwards[row, group of e] to sums [s, d] at latent indices[e], for all entries of b rows, columns
+   [begin, end). */
+void nested_sums(const float *values, const int64_t *indices, const int64_t *starts, const int64_t *groups,
+                 const float *onwards, int64_t n, int64_t d, int64_t b, float *sums, int64_t begin, int64_t end) {
+    for (int64_t r = 0; r < b; r++) {
+        for (int64_t e = starts[r]; e < starts[r + 1]; e++) {
+            if (e + AHEAD < starts[b]) prefetch_row(sums + indices[e + AHEAD] * d + begin, end - begin);
+            const float *row = onwards + (r * n + groups[e]) * d + begin;
+            add_scaled(sums + indices[e] * d + begin, row, -2 * values[e], end - begin);
+        }
+    }
+}

@@ -1,0 +1,158 @@
+"""The C kernels as functions of float32 tensors on a CPU, for callers that asked `compiled_kernels_run_on` first."""
+
+from __future__ import annotations
+
+from ctypes import c_float, c_int, c_int64
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lightning_modules.functional.kernels.compiled import in_threads, kernels, pointer
+
+COLUMNS_AT_LEAST = 64
+"""That a thread adds up: parts of rows that are a few cache lines long are not worth one."""
+
+# ---- selection
+
+
+def largest(z: Tensor, bias: Tensor, k: int, magnitude: bool = False) -> tuple[Tensor, Tensor]:
+    """Values and indices [b, k] of the k largest of each row of z [b, s] + bias [s], or of those of largest magnitude.
+    Of values below 0 any may be kept; what is not a number counts as largest.
+    """
+    (rows, latents), bias = z.shape, bias.contiguous()
+    values, indices = z.new_empty(rows, k), torch.empty(rows, k, dtype=torch.int64)
+
+    def work(begin: int, end: int) -> bool:
+        given = pointer(z), pointer(bias), c_int64(latents), c_int64(k), c_int(magnitude)
+        return bool(kernels().largest(*given, pointer(values), pointer(indices), c_int64(begin), c_int64(end)))
+
+    in_threads(work, rows)
+    return values, indices
+
+
+def rounded(x: Tensor, center: Tensor) -> Tensor:
+    """x [b, d] − center [d] in bfloat16."""
+    x, center = x.contiguous(), center.contiguous()
+    result = torch.empty_like(x, dtype=torch.bfloat16)
+    given = pointer(x), pointer(center), c_int64(x.shape[1]), pointer(result)
+    in_threads(lambda begin, end: kernels().rounded(*given, c_int64(begin), c_int64(end)), len(x))
+    return result
+
+
+def screened(
+    coarse: Tensor, coarse_bias: Tensor, x: Tensor, weight: Tensor, bias: Tensor, candidates: int, k: int
+) -> tuple[Tensor, Tensor]:
+    """Values and indices [b, k] of the k largest of x Wᵀ + bias among those that are largest in a rounded product.
+
+    Args:
+        coarse: [b, s] bfloat16.
+        coarse_bias: [s], to be added to it.
+        x: [b, d].
+        weight: [s, d].
+        bias: [s].
+        candidates: how many of a row are computed exactly.
+        k: how many are kept, ≤ candidates.
+    """
+    coarse_bias, x, weight, bias = coarse_bias.contiguous(), x.contiguous(), weight.contiguous(), bias.contiguous()
+    sizes = [c_int64(size) for size in (*weight.shape, candidates, k)]
+    values, indices = x.new_empty(len(x), k), torch.empty(len(x), k, dtype=torch.int64)
+
+    def work(begin: int, end: int) -> bool:
+        given = pointer(coarse), pointer(coarse_bias), pointer(x), pointer(weight), pointer(bias), *sizes
+        return bool(kernels().screened(*given, pointer(values), pointer(indices), c_int64(begin), c_int64(end)))
+
+    in_threads(work, len(x))
+    return values, indices
+
+
+def reaching(z: Tensor, bias: Tensor, floor: float) -> tuple[Tensor, Tensor]:
+    """What of z [b, s] + bias [s] is not below the floor: values and places [n] int64 in the flattened z, ascending."""
+    (rows, latents), bias = z.shape, bias.contiguous()
+    # room for all of it, of which only what is written to becomes memory
+    values, places = z.new_empty(rows * latents), torch.empty(rows * latents, dtype=torch.int64)
+    found: dict[int, int] = {}
+
+    def work(begin: int, end: int) -> None:
+        into = pointer(values[begin * latents :]), pointer(places[begin * latents :])
+        given = pointer(z), pointer(bias), c_int64(latents), c_float(floor), *into
+        found[begin * latents] = kernels().reaching(*given, c_int64(begin), c_int64(end))
+
+    in_threads(work, rows)
+    parts = [slice(start, start + count) for start, count in sorted(found.items())]
+    return torch.cat([values[part] for part in parts]), torch.cat([places[part] for part in parts])
+
+
+def nth_largest(values: Tensor, n: int) -> Tensor:
+    """The n-th largest of values ≥ 0 [e], a scalar; 1 ≤ n ≤ e."""
+    values = values.contiguous()
+    return values.new_tensor(kernels().nth_largest(pointer(values), c_int64(len(values)), c_int64(n)))
+
+
+# ---- entries by latent
+
+
+def by_latent(indices: Tensor, latents: int) -> tuple[Tensor, Tensor]:
+    """Places [E] of indices [E] int64 in the order of their latents, those of a latent in their own order, and where
+    each latent begins, [latents].
+    """
+    indices = indices.contiguous()
+    order, starts = torch.empty_like(indices), torch.empty(latents + 1, dtype=torch.int64)
+    kernels().by_latent(pointer(indices), c_int64(len(indices)), c_int64(latents), pointer(starts), pointer(order))
+    return order, starts[:-1]
+
+
+# ---- nested reconstructions
+
+
+class Nested(NamedTuple):
+    """What nested reconstructions of c rows come to."""
+
+    errors: Tensor
+    """[c, n] squared, of each row and prefix; 0 where the prefix has no weight."""
+    values: Tensor
+    """[E] gradient of the weighted sum of errors."""
+    target: Tensor
+    """[c, d] gradient."""
+
+
+def nested(
+    values: Tensor,
+    indices: Tensor,
+    starts: Tensor,
+    groups: Tensor,
+    W_dec: Tensor,
+    target: Tensor,
+    weights: Tensor,
+    W_dec_grad: Tensor,
+) -> Nested:
+    """How well the first groups of each row's latents reconstruct it, and the gradient of their weighted errors.
+
+    Args:
+        values: [E], row by row.
+        indices: [E] int64 latents.
+        starts: [c + 1] int64: where the entries of each row begin, and where the last one's end.
+        groups: [E] int64 < n, ascending within a row.
+        W_dec: [s, d].
+        target: [c, d].
+        weights: [n].
+        W_dec_grad: [s, d]; that of W_dec is added to it.
+    """
+    (rows, width), prefixes = target.shape, len(weights)
+    onwards = target.new_empty(rows, prefixes, width)
+    result = Nested(target.new_empty(rows, prefixes), torch.empty_like(values), torch.empty_like(target))
+    entries = pointer(values), pointer(indices), pointer(starts), pointer(groups)
+    sizes = c_int64(prefixes), c_int64(width)
+
+    def pass_rows(begin: int, end: int) -> None:
+        given = *entries, pointer(W_dec), pointer(target), pointer(weights), *sizes
+        made = pointer(result.errors), pointer(result.values), pointer(result.target), pointer(onwards)
+        kernels().nested(*given, *made, c_int64(begin), c_int64(end))
+
+    def add_columns(begin: int, end: int) -> None:
+        given = *entries, pointer(onwards), *sizes, c_int64(rows), pointer(W_dec_grad)
+        kernels().nested_sums(*given, c_int64(begin), c_int64(end))
+
+    in_threads(pass_rows, rows)
+    in_threads(add_columns, width, least=COLUMNS_AT_LEAST)
+    return result

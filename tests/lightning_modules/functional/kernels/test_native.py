@@ -1,0 +1,135 @@
+"""The C kernels against sorts and sums in float64."""
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from lightning_modules.functional.codes import BatchCodes
+from lightning_modules.functional.nested import nested_squared_error
+from lightning_modules.functional.prefixes import prefix_errors
+
+
+def demand_largest(native, z, bias, k, magnitude=False):
+    values, indices = native.largest(z, bias, k, magnitude)
+    exact = z + bias
+    assert all(len(set(row)) == k for row in indices.tolist())
+    torch.testing.assert_close(values, exact.gather(1, indices), rtol=0, atol=0, equal_nan=True)
+    kept, best = (values.abs(), exact.abs()) if magnitude else (values, exact)
+    # what is below 0 may be any, and NaN comes first
+    expected = best.topk(k, dim=1).values.clamp_min(0)
+    torch.testing.assert_close(
+        kept.clamp_min(0).sort(1, descending=True).values, expected, rtol=0, atol=0, equal_nan=True
+    )
+
+
+@pytest.mark.parametrize("magnitude", [False, True])
+@pytest.mark.parametrize(("latents", "k"), [(1, 1), (7, 7), (33, 5), (3072, 32), (3073, 40), (300, 299), (70_000, 64)])
+def test_the_largest_of_awkward_rows(native, latents, k, magnitude):
+    z = torch.randn(6, latents)
+    z[1] = torch.where(z[1] > 0, 0.0, -0.0)
+    z[2] = torch.randint(-2, 2, (latents,))
+    z[3, ::5], z[3, 1::5] = torch.inf, -torch.inf
+    z[4, 3::8] += 100
+    demand_largest(native, z, 0.1 * torch.randn(latents), k, magnitude)
+
+
+@given(st.lists(st.integers(-3, 3), min_size=9, max_size=200), st.integers(1, 9))
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_ties(native, numbers, k):
+    demand_largest(native, torch.tensor([numbers], dtype=torch.float32), torch.zeros(len(numbers)), k)
+
+
+@pytest.mark.parametrize("nan", [torch.nan, -torch.nan])
+def test_what_is_not_a_number_is_kept(native, nan):
+    z = torch.randn(2, 3072)
+    z[0, 77] = nan
+    assert 77 in native.largest(z, torch.zeros(3072), 4)[1][0]
+
+
+def test_rounding_is_that_of_torch(native):
+    x = torch.cat(
+        [torch.randn(50, 21), torch.tensor([[0.0, -0.0, torch.inf, -torch.inf, torch.nan, 3.0e38, 1e-40] * 3])]
+    )
+    center = torch.randn(21)
+    expected = (x - center).bfloat16()
+    torch.testing.assert_close(native.rounded(x, center), expected, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize(
+    ("rows", "latents", "width", "candidates", "k"), [(1, 1, 1, 1, 1), (9, 200, 17, 24, 16), (5, 3072, 64, 40, 32)]
+)
+def test_screened_values_are_exact_and_the_best_of_the_candidates(native, rows, latents, width, candidates, k):
+    x, weight, bias = torch.randn(rows, width), torch.randn(latents, width), torch.randn(latents)
+    coarse = (x @ weight.T).bfloat16()
+    values, indices = native.screened(coarse, bias, x, weight, bias, candidates, k)
+    exact = (x.double() @ weight.double().T + bias).float()
+    torch.testing.assert_close(values, exact.gather(1, indices))
+    found = torch.zeros_like(exact, dtype=torch.bool)
+    found.scatter_(1, (coarse.float() + bias).topk(candidates, dim=1).indices, True)
+    expected = exact.where(found, -torch.inf).topk(k, dim=1).values
+    positive = expected > 0
+    torch.testing.assert_close(values.sort(1, descending=True).values[positive], expected[positive])
+
+
+@pytest.mark.parametrize("latents", [1, 63, 64, 200])
+def test_what_reaches_a_floor(native, latents):
+    z, bias = torch.randn(7, latents), torch.randn(latents)
+    z[2, 0] = torch.nan
+    values, places = native.reaching(z, bias, 0.5)
+    expected = (~((z + bias) < 0.5)).flatten().nonzero().squeeze(1)
+    assert torch.equal(places, expected)
+    torch.testing.assert_close(values, (z + bias).flatten()[expected], rtol=0, atol=0, equal_nan=True)
+
+
+@given(st.lists(st.sampled_from([0.0, 1e-38, 0.5, 0.5, 1.0, 3e38, float("inf")]), min_size=1, max_size=60), st.data())
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_the_nth_largest(native, numbers, data):
+    n = data.draw(st.integers(1, len(numbers)))
+    values = torch.tensor(numbers)
+    assert native.nth_largest(values, n) == values.sort(descending=True).values[n - 1]
+
+
+@pytest.mark.parametrize(("entries", "latents"), [(0, 3), (1, 1), (1000, 7), (50, 400)])
+def test_entries_in_the_order_of_their_latents(native, entries, latents):
+    indices = torch.randint(latents, (entries,))
+    order, starts = native.by_latent(indices, latents)
+    assert torch.equal(order, indices.argsort(stable=True))
+    assert torch.equal(starts, torch.searchsorted(indices.sort().values, torch.arange(latents)))
+
+
+def of_hierarchical_topk(dtype):
+    draw = torch.Generator().manual_seed(3)
+    values, indices = torch.rand(11, 5, generator=draw), torch.randint(40, (11, 5), generator=draw)
+    W_dec, target = torch.randn(40, 13, generator=draw), torch.randn(11, 13, generator=draw)
+    leaves = [leaf.to(dtype).requires_grad_() for leaf in (values, W_dec, target)]
+    error = nested_squared_error(leaves[0], indices, leaves[1], leaves[2], [0.0, 0.25, 0.5, 0.0, 0.25])
+    return error, *torch.autograd.grad(error, leaves)
+
+
+def of_matryoshka(dtype):
+    draw = torch.Generator().manual_seed(4)
+    dense = torch.rand(11, 40, generator=draw).sub(0.8).relu().to(dtype)
+    dense[3] = 0
+    W_dec, target = torch.randn(40, 13, generator=draw), torch.randn(11, 13, generator=draw)
+    leaves = [leaf.to(dtype).requires_grad_() for leaf in (dense, W_dec, target)]
+    error, each = prefix_errors(BatchCodes.of(leaves[0]), leaves[1], torch.tensor([1, 8, 8, 40]), leaves[2])
+    return error, each, *torch.autograd.grad(error, leaves)
+
+
+@pytest.mark.usefixtures("native")
+@pytest.mark.parametrize("made", [of_hierarchical_topk, of_matryoshka])
+def test_nested_errors_and_their_gradients_equal_the_eager_ones_in_float64(made):
+    for ours, exact in zip(made(torch.float32), made(torch.float64), strict=True):
+        torch.testing.assert_close(ours.double(), exact, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("made", [of_hierarchical_topk, of_matryoshka])
+def test_the_number_of_threads_changes_no_bit(native, made, monkeypatch):
+    monkeypatch.setattr(native, "COLUMNS_AT_LEAST", 2)
+    several = {}
+    for threads in (1, 2, 5):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        several[threads] = made(torch.float32)
+    for threads in (2, 5):
+        assert all(torch.equal(one, other) for one, other in zip(several[1], several[threads], strict=True))

@@ -13,7 +13,10 @@ from lightning_modules.functional import Pooling, pooled
         ("cls", lambda context: context[0]),
         ("last_token", lambda context: context[-1]),
         ("max", lambda context: torch.stack([max(column) for column in zip(*context, strict=True)])),
-        ("weighted_mean", lambda context: sum((i + 1) * x for i, x in enumerate(context)) / sum(range(len(context) + 1))),
+        (
+            "weighted_mean",
+            lambda context: sum((i + 1) * x for i, x in enumerate(context)) / sum(range(len(context) + 1)),
+        ),
     ],
 )
 def test_one_vector_a_context_whatever_stands_in_the_padding(pooling, expected):

@@ -1,4 +1,8 @@
+from backbones.adapters import LoRA
 from backbones.captured_rows import CapturedRows
+from backbones.chunks import Chunk, PaddedTexts
+from backbones.concatenated_encoder import ConcatenatedEncoder
+from backbones.encoder import Encoder
 from backbones.extractor import Extractor
 from backbones.hook_points import capture, resolve
 from backbones.joint_extractor import JointExtractor
@@ -6,16 +10,23 @@ from backbones.loading import has_language_head, load_backbone, weights_sha256
 from backbones.row_extractor import RowExtractor
 from backbones.row_filters import RowCounts
 from backbones.splicing import CleanPass, SplicedModel
+from backbones.text_encoder import TextEncoder
 from backbones.tokenizers import load_tokenizer, tokenizer_sha256
 
 __all__ = [
     "CapturedRows",
+    "Chunk",
     "CleanPass",
+    "ConcatenatedEncoder",
+    "Encoder",
     "Extractor",
     "JointExtractor",
+    "LoRA",
+    "PaddedTexts",
     "RowCounts",
     "RowExtractor",
     "SplicedModel",
+    "TextEncoder",
     "capture",
     "has_language_head",
     "load_backbone",

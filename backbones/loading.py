@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,7 @@ def load_backbone(
     attention: str | None = None,
     device_map: str | None = None,
     language_head: bool = False,
+    adjust: Callable[[PretrainedConfig], None] | None = None,
 ) -> PreTrainedModel:
     """Loads a transformer, without its head unless that is asked for, in evaluation mode; its parameters are frozen.
 
@@ -57,6 +58,7 @@ def load_backbone(
         attention: transformers' name of an implementation; None leaves the choice to it.
         device_map: How accelerate spreads the weights over the devices; None puts them on the CPU.
         language_head: Whether the head that predicts the next token is loaded too; see `has_language_head`.
+        adjust: Changes the configuration before the model is made of it.
 
     Raises:
         UserError: the model cannot be found or loaded, its weights are incomplete, those of a package are not the
@@ -66,6 +68,8 @@ def load_backbone(
     _refuse_unofficial_weights(model, folder)
     _refuse_missing_libraries(attention, device_map)
     config, loader = _config_and_class(model, folder, remote_code_of, language_head)
+    if adjust is not None:
+        adjust(config)
     with explained(f"model {model!r}"), quiet(), _attention_explained(model, attention):
         backbone, report = loader.from_pretrained(
             folder,

@@ -14,16 +14,18 @@ from run_store import UserError
 
 def refuse_unfit(backbone: PreTrainedModel, tokens: Tensor) -> None:
     """Raises where the model would fail with an index out of range."""
-    positions = getattr(backbone.config, "max_position_embeddings", None)
-    if positions is not None:
-        positions -= _reserved_positions(backbone)
-        if tokens.shape[1] > positions:
-            raise UserError(
-                f"context_length {tokens.shape[1]} exceeds the {positions} positions of the model: lower it"
-            )
+    positions = readable_positions(backbone)
+    if positions is not None and tokens.shape[1] > positions:
+        raise UserError(f"context_length {tokens.shape[1]} exceeds the {positions} positions of the model: lower it")
     largest, vocabulary = int(tokens.max()), int(backbone.config.get_text_config().vocab_size)
     if largest >= vocabulary:
         raise UserError(f"token id {largest} is beyond the model's {vocabulary}: set `tokenizer` to the model's own")
+
+
+def readable_positions(backbone: PreTrainedModel) -> int | None:
+    """How many tokens of a text the model can read; None where it has no limit."""
+    positions = getattr(backbone.config, "max_position_embeddings", None)
+    return None if positions is None else int(positions) - _reserved_positions(backbone)
 
 
 def _reserved_positions(backbone: PreTrainedModel) -> int:

@@ -15,8 +15,12 @@ from run_store import UserError
 PACKAGE_PREFIX = "package:"
 
 
-def model_folder(model: str, files: tuple[str, ...], revision: str | None = None) -> Path:
-    """The folder that holds the model; `files` of it are fetched from the hub where there is no such folder here."""
+def model_folder(
+    model: str, files: tuple[str, ...], revision: str | None = None, left_out: tuple[str, ...] = ("*/*",)
+) -> Path:
+    """The folder that holds the model; `files` of it are fetched from the hub where there is no such folder here, but
+    for those that `left_out` matches.
+    """
     if model.startswith(PACKAGE_PREFIX):
         return _package_folder(model.removeprefix(PACKAGE_PREFIX))
     folder = Path(model).expanduser()
@@ -26,7 +30,8 @@ def model_folder(model: str, files: tuple[str, ...], revision: str | None = None
         raise UserError(f"model folder {model} does not exist: check the path")
     try:
         # Subfolders hold the same model in other formats.
-        return Path(snapshot_download(model, revision=revision, allow_patterns=list(files), ignore_patterns=["*/*"]))
+        ignored = list(left_out)
+        return Path(snapshot_download(model, revision=revision, allow_patterns=list(files), ignore_patterns=ignored))
     except Exception as error:
         raise UserError(
             f"model {model!r} is no folder here and could not be had from the Hugging Face hub ({first_line(error)}): "

@@ -2,7 +2,7 @@
 imported.
 """
 
-from backbones import Extractor, JointExtractor
+from backbones import ConcatenatedEncoder, Extractor, JointExtractor, LoRA, TextEncoder
 from callbacks import (
     ActivationWriter,
     CheckpointRetention,
@@ -51,6 +51,7 @@ __all__ = [
     "ActivationWriter",
     "BatchTopK",
     "CheckpointRetention",
+    "ConcatenatedEncoder",
     "Constant",
     "CrossLayerTranscoder",
     "Crosscoder",
@@ -69,6 +70,7 @@ __all__ = [
     "JointExtractor",
     "JumpReLU",
     "LayerNormalization",
+    "LoRA",
     "LogNormal",
     "MatchingPursuit",
     "MatryoshkaBatchTopK",
@@ -86,6 +88,7 @@ __all__ = [
     "StreamedActivationDataModule",
     "SyntheticActivations",
     "TextContexts",
+    "TextEncoder",
     "TextFiles",
     "TopK",
     "TrainingProgress",

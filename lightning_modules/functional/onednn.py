@@ -1,0 +1,92 @@
+"""Linear layers on a CPU through oneDNN. Shapes: n tokens, i inputs, o outputs; W [o, i].
+
+torch multiplies float32 matrices through MKL, which reaches less of some processors than oneDNN does; but it has
+oneDNN's product only as an operator for inference. Here it gets a gradient, three products of the same kind:
+
+    y = x Wᵀ + b        ∂x = ∂y W        ∂W = ∂yᵀ x
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn.functional import linear
+
+SLOWER = 1.1
+"""How much slower oneDNN must be measured to be left alone. It is preferred where both are as fast: a choice between
+equals would fall one way in one process and the other in the next, and the last bits of a resumed run with it."""
+
+_ROWS, _REPEATS = 512, 7
+
+
+def onednn_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """x Wᵀ + b with float32 on a CPU: [..., i], [o, i], [o] → [..., o]. See `runs_on_onednn`."""
+    return _Linear.apply(x, weight, bias)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def runs_on_onednn(x: Tensor, weight: Tensor) -> bool:
+    """Whether `onednn_linear` can take these, and autocast does not want them in another dtype."""
+    return (
+        x.device.type == weight.device.type == "cpu"
+        and x.dtype == weight.dtype == torch.float32
+        and x.numel() > 0
+        and not torch.is_autocast_enabled("cpu")
+    )
+
+
+def has_onednn() -> bool:
+    """Whether this torch was built with it."""
+    available: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return available and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
+@cache
+def onednn_is_fast(inputs: int, outputs: int) -> bool:
+    """Whether a linear layer of this size is no slower through oneDNN here. Measured once a process, in turns, and for
+    the shortest time of each, so that other programs do not decide it.
+    """
+    if not has_onednn():
+        return False
+    generator = torch.Generator().manual_seed(0)
+    x, weight = (torch.randn(size, inputs, generator=generator) for size in (_ROWS, outputs))
+    ways: tuple[Callable[..., Tensor], ...] = (linear, _product)
+    seconds: tuple[list[float], ...] = ([], [])
+    with torch.inference_mode(), torch.autocast("cpu", enabled=False):
+        for _ in range(_REPEATS):
+            for way, times in zip(ways, seconds, strict=True):
+                start = time.perf_counter()
+                way(x, weight, None)
+                times.append(time.perf_counter() - start)
+    torch_seconds, onednn_seconds = map(min, seconds)
+    return onednn_seconds < SLOWER * torch_seconds
+
+
+class _Linear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        rows = x.reshape(-1, x.shape[-1])
+        # The rows are kept for the gradient of the weights alone.
+        ctx.save_for_backward(rows if ctx.needs_input_grad[1] else None, weight if ctx.needs_input_grad[0] else None)
+        ctx.shape = x.shape
+        return _product(rows, weight, bias).view(*x.shape[:-1], weight.shape[0])
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        rows, weight = ctx.saved_tensors
+        grad = grad.reshape(-1, grad.shape[-1])
+        # oneDNN reads both ways round: no transposed matrix is copied.
+        grad_x = _product(grad, weight.t(), None).view(ctx.shape) if ctx.needs_input_grad[0] else None
+        grad_weight = _product(grad.t(), rows.t(), None) if ctx.needs_input_grad[1] else None
+        return grad_x, grad_weight, grad.sum(dim=0) if ctx.needs_input_grad[2] else None
+
+
+def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    product: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    return product

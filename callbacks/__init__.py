@@ -1,8 +1,10 @@
 from callbacks.activation_writer import ActivationWriter
 from callbacks.checkpoint_io import AtomicCheckpointIO, SaveOptions
 from callbacks.checkpoint_retention import CheckpointRetention
+from callbacks.collapse_alarm import CollapseAlarm
 from callbacks.dead_neuron_resampling import DeadNeuronResampling
 from callbacks.dictionary_recovery import DictionaryRecovery
+from callbacks.embedding_projector import EmbeddingModule, EmbeddingProjector, ShownEmbeddings, Similarities
 from callbacks.extraction_progress import ExtractionProgress
 from callbacks.feature_statistics import FeatureStatistics
 from callbacks.graceful_stop import GracefulStop, RunStopped
@@ -18,8 +20,11 @@ __all__ = [
     "ActivationWriter",
     "AtomicCheckpointIO",
     "CheckpointRetention",
+    "CollapseAlarm",
     "DeadNeuronResampling",
     "DictionaryRecovery",
+    "EmbeddingModule",
+    "EmbeddingProjector",
     "ExtractionProgress",
     "FeatureStatistics",
     "GracefulStop",
@@ -30,6 +35,8 @@ __all__ = [
     "RunSummary",
     "SaveCheckpoints",
     "SaveOptions",
+    "ShownEmbeddings",
+    "Similarities",
     "SplicedEvaluation",
     "TrainingProgress",
 ]

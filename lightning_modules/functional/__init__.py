@@ -1,10 +1,14 @@
 from lightning_modules.functional.batch_topk import linear_batch_topk
+from lightning_modules.functional.bootstrap import BootstrapInterval, paired_bootstrap
 from lightning_modules.functional.codes import BatchCodes, Codes, DenseCodes, SparseCodes
+from lightning_modules.functional.collapse import collapse_sentence
+from lightning_modules.functional.embedding_geometry import alignment, effective_rank, mean_pairwise_cosine, uniformity
 from lightning_modules.functional.encoding import linear_topk
 from lightning_modules.functional.nested import nested_squared_error
 from lightning_modules.functional.pooling import Pooling, pooled
 from lightning_modules.functional.prefixes import prefix_errors
 from lightning_modules.functional.pursuit import matching_pursuit, merge_repeats
+from lightning_modules.functional.quantised import Binary, Int8, Int8Scale
 from lightning_modules.functional.reconstruction import (
     Spread,
     fraction_of_variance_unexplained,
@@ -13,34 +17,71 @@ from lightning_modules.functional.reconstruction import (
     sum_of_squares,
 )
 from lightning_modules.functional.recovery import Matching, best_matching, max_cosines
+from lightning_modules.functional.retrieval import (
+    Relevance,
+    RelevantRanks,
+    average_precision,
+    ndcg,
+    recall,
+    reciprocal_rank,
+    relevant_ranks,
+    retrieval_scores,
+)
 from lightning_modules.functional.schedules import trapezoid
+from lightning_modules.functional.score_spaces import BlockScores, Cosine, ScoreSpace, refuse_non_finite, unit_rows
 from lightning_modules.functional.sparse import sparse_decode
 from lightning_modules.functional.splicing import NextTokenSums, next_token_sums, share_recovered
+from lightning_modules.functional.triplets import TripletCosines, triplet_cosines
 
 __all__ = [
     "BatchCodes",
+    "Binary",
+    "BlockScores",
+    "BootstrapInterval",
     "Codes",
+    "Cosine",
     "DenseCodes",
+    "Int8",
+    "Int8Scale",
     "Matching",
     "NextTokenSums",
     "Pooling",
+    "Relevance",
+    "RelevantRanks",
+    "ScoreSpace",
     "SparseCodes",
     "Spread",
+    "TripletCosines",
+    "alignment",
+    "average_precision",
     "best_matching",
+    "collapse_sentence",
+    "effective_rank",
     "fraction_of_variance_unexplained",
     "geometric_median",
     "linear_batch_topk",
     "linear_topk",
     "matching_pursuit",
     "max_cosines",
+    "mean_pairwise_cosine",
     "merge_repeats",
+    "ndcg",
     "nested_squared_error",
     "next_token_sums",
+    "paired_bootstrap",
     "pooled",
     "prefix_errors",
+    "recall",
+    "reciprocal_rank",
+    "refuse_non_finite",
+    "relevant_ranks",
+    "retrieval_scores",
     "share_recovered",
     "sparse_decode",
     "squared_error",
     "sum_of_squares",
     "trapezoid",
+    "triplet_cosines",
+    "uniformity",
+    "unit_rows",
 ]

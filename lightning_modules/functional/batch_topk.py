@@ -20,6 +20,7 @@ from torch import Tensor, distributed
 
 from lightning_modules.functional.codes import BatchCodes
 from lightning_modules.functional.kernels import compiled_kernels_run_on, native
+from lightning_modules.functional.onednn import product
 from lightning_modules.functional.screening import Screen
 from lightning_modules.functional.sparse import gathered_dot, linear_kept, rows_at_once
 
@@ -54,7 +55,7 @@ class _Encoder(NamedTuple):
         as near to the floor as rounding leaves in doubt may be missing or too much.
         """
         if self.screen is None and compiled_kernels_run_on(x, self.weight, self.bias):
-            z = torch.mm(x, self.weight.t()).to(self.weight)
+            z = product(x, self.weight).to(self.weight)
             values, places = native.reaching(z, self.bias, float(floor))
             return _Candidates(_infinite_if_bad(values), places)
         if self.screen is None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lightning_modules.functional.kernels import compiled_kernels_run_on, native
+from lightning_modules.functional.onednn import product
 from lightning_modules.functional.screening import Screen, screened_largest
 from lightning_modules.functional.selection import largest, largest_magnitudes
 from lightning_modules.functional.sparse import linear_kept, rows_at_once
@@ -52,7 +53,7 @@ Selection = Callable[[Tensor], tuple[Tensor, Tensor]]
 def _plain(weight: Tensor, bias: Tensor, k: int, signed: bool) -> Selection:
     if compiled_kernels_run_on(weight, bias):
         # the kernel adds the bias where it reads; `linear` would first fill the result with copies of it
-        return lambda rows: native.largest(torch.mm(rows.to(weight), weight.t()).to(weight), bias, k, signed)
+        return lambda rows: native.largest(product(rows.to(weight), weight).to(weight), bias, k, signed)
     select = largest_magnitudes if signed else largest
     return lambda rows: select(torch.nn.functional.linear(rows, weight, bias), k)
 

@@ -30,6 +30,15 @@ def onednn_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return _Linear.apply(x, weight, bias)  # type: ignore[no-any-return, no-untyped-call]
 
 
+def product(x: Tensor, weight: Tensor) -> Tensor:
+    """x Wᵀ without a gradient, [n, i], [o, i] → [n, o]: by oneDNN wherever it can, without a measurement, so that the
+    same machine always gives the same bits. It is faster than MKL on some processors and as fast on others.
+    """
+    if runs_on_onednn(x, weight) and has_onednn():
+        return _product(x, weight, None)
+    return torch.mm(x, weight.t())
+
+
 def runs_on_onednn(x: Tensor, weight: Tensor) -> bool:
     """Whether `onednn_linear` can take these, and autocast does not want them in another dtype."""
     return (
@@ -40,6 +49,7 @@ def runs_on_onednn(x: Tensor, weight: Tensor) -> bool:
     )
 
 
+@cache
 def has_onednn() -> bool:
     """Whether this torch was built with it."""
     available: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]

@@ -156,7 +156,7 @@ class ByLatent(NamedTuple):
     order: Tensor
     """[E] int64 places in the flattened indices."""
     starts: Tensor
-    """[latents] int64: where in `order` each latent begins; one that no row keeps is empty."""
+    """[latents + 1] int64: where in `order` each latent begins (one that no row keeps is empty), then the last end."""
 
 
 def sort_by_latent(indices: Tensor, latents: int) -> ByLatent:
@@ -165,7 +165,7 @@ def sort_by_latent(indices: Tensor, latents: int) -> ByLatent:
         return ByLatent(*native.by_latent(indices.flatten(), latents))
     # int32 sorts at twice the speed of int64; a dictionary never has 2^31 latents
     sorted_indices, order = torch.sort(indices.flatten().to(torch.int32), stable=True)
-    every = torch.arange(latents, dtype=torch.int32, device=indices.device)
+    every = torch.arange(latents + 1, dtype=torch.int32, device=indices.device)
     return ByLatent(order, torch.searchsorted(sorted_indices, every))
 
 
@@ -184,8 +184,10 @@ def latent_sums(
     on every run.
     """
     order, starts = by_latent or sort_by_latent(indices, latents)
+    if compiled_kernels_run_on(weights, source, indices):
+        return native.latent_sums(weights.flatten(), order, starts, rows, indices.shape[-1], source)
     entry_rows = torch.div(order, indices.shape[1], rounding_mode="floor") if rows is None else rows[order]
-    return bag_sums(weights.flatten()[order].to(source.dtype), entry_rows, source, starts)
+    return bag_sums(weights.flatten()[order].to(source.dtype), entry_rows, source, starts[:-1])
 
 
 def _latent_totals(weights: Tensor, indices: Tensor, latents: int, by_latent: ByLatent) -> Tensor:

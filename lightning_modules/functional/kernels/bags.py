@@ -79,9 +79,9 @@ def gathered_dot(rows: Tensor, table: Tensor, indices: Tensor, owners: Tensor | 
 
 def segment_totals(weights: Tensor, order: Tensor, starts: Tensor) -> Tensor:
     """Σ of the weights of each segment, [E] → [n]. The entries in order [E] int64 form segments one behind the other,
-    which begin at `starts` [n] int64.
+    which begin at `starts` [n + 1] int64 and end where the next one begins.
     """
-    weights = weights.contiguous()
+    weights, starts = weights.contiguous(), starts[:-1]
     totals = weights.new_empty(len(starts))
     with on_device_of(weights):
         _segment_totals_kernel[(len(starts),)](

@@ -265,6 +265,37 @@ void by_latent(const int64_t *indices, int64_t count, int64_t s, int64_t *starts
     starts[0] = 0;
 }
 
+/* The first latent whose entries begin at `entry` or later. */
+static int64_t latent_from(const int64_t *starts, int64_t s, int64_t entry) {
+    int64_t low = 0, high = s;
+    while (low < high) {
+        int64_t middle = low + (high - low) / 2;
+        if (starts[middle] < entry) low = middle + 1;
+        else high = middle;
+    }
+    return low;
+}
+
+/* Σ over the entries e of latent l of weights[e] · source[row of e], [s, d], for the latents that begin among entries
+   [begin, end) of `order`, so that parts are as long as each other. Rows are named, or an entry's is its number divided
+   by k. */
+void latent_sums(const float *weights, const int64_t *order, const int64_t *starts, const int64_t *rows, int64_t k,
+                 const float *source, int64_t s, int64_t d, float *sums, int64_t begin, int64_t end) {
+    int64_t last = end == starts[s] ? s : latent_from(starts, s, end);
+    for (int64_t l = latent_from(starts, s, begin); l < last; l++) {
+        float *sum = sums + l * d;
+        memset(sum, 0, d * sizeof *sum);
+        for (int64_t i = starts[l]; i < starts[l + 1]; i++) {
+            if (i + AHEAD < starts[s]) {
+                int64_t next = order[i + AHEAD];
+                prefetch_row(source + (rows ? rows[next] : next / k) * d, d);
+            }
+            int64_t e = order[i];
+            add_scaled(sum, source + (rows ? rows[e] : e / k) * d, weights[e], d);
+        }
+    }
+}
+
 /* ---- nested reconstructions */
 
 /* How much the first p + 1 groups of a row's kept latents miss of it, for every p < n, and the gradient of

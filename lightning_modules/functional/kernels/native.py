@@ -94,12 +94,33 @@ def nth_largest(values: Tensor, n: int) -> Tensor:
 
 def by_latent(indices: Tensor, latents: int) -> tuple[Tensor, Tensor]:
     """Places [E] of indices [E] int64 in the order of their latents, those of a latent in their own order, and where
-    each latent begins, [latents].
+    each latent begins, [latents + 1], the last the end of all.
     """
     indices = indices.contiguous()
     order, starts = torch.empty_like(indices), torch.empty(latents + 1, dtype=torch.int64)
     kernels().by_latent(pointer(indices), c_int64(len(indices)), c_int64(latents), pointer(starts), pointer(order))
-    return order, starts[:-1]
+    return order, starts
+
+
+def latent_sums(
+    weights: Tensor, order: Tensor, starts: Tensor, rows: Tensor | None, entries_a_row: int, source: Tensor
+) -> Tensor:
+    """Σ over the entries of latent l of weights · source[row], [latents, d], added in their order.
+
+    Args:
+        weights: [E].
+        order: [E] as `by_latent` gives it.
+        starts: [latents + 1], too.
+        rows: [E] int64; None where every `entries_a_row` entries belong to a row.
+        entries_a_row: k.
+        source: [b, d].
+    """
+    weights, rows, source = weights.contiguous(), None if rows is None else rows.contiguous(), source.contiguous()
+    sums = source.new_empty(len(starts) - 1, source.shape[1])
+    given = pointer(weights), pointer(order), pointer(starts), pointer(rows), c_int64(entries_a_row), pointer(source)
+    made = *map(c_int64, sums.shape), pointer(sums)
+    in_threads(lambda begin, end: kernels().latent_sums(*given, *made, c_int64(begin), c_int64(end)), len(weights))
+    return sums
 
 
 # ---- nested reconstructions

@@ -95,7 +95,24 @@ def test_entries_in_the_order_of_their_latents(native, entries, latents):
     indices = torch.randint(latents, (entries,))
     order, starts = native.by_latent(indices, latents)
     assert torch.equal(order, indices.argsort(stable=True))
-    assert torch.equal(starts, torch.searchsorted(indices.sort().values, torch.arange(latents)))
+    assert torch.equal(starts, torch.searchsorted(indices.sort().values, torch.arange(latents + 1)))
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+@pytest.mark.parametrize(
+    ("rows", "k", "latents", "width"), [(1, 1, 1, 1), (30, 4, 7, 17), (9, 2, 400, 64), (3, 0, 5, 8)]
+)
+@pytest.mark.parametrize("named", [False, True])
+def test_sums_by_latent(native, monkeypatch, threads, rows, k, latents, width, named):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    weights, indices, source = torch.randn(rows, k), torch.randint(latents, (rows, k)), torch.randn(rows, width)
+    expected = torch.zeros(latents, width, dtype=torch.float64)
+    terms = weights.double().unsqueeze(2) * source.double().unsqueeze(1)
+    expected.index_add_(0, indices.flatten(), terms.flatten(0, 1))
+    order, starts = native.by_latent(indices.flatten(), latents)
+    rows_of = torch.arange(rows).repeat_interleave(k) if named else None
+    sums = native.latent_sums(weights.flatten(), order, starts, rows_of, k, source)
+    torch.testing.assert_close(sums.double(), expected, rtol=1e-5, atol=1e-5)
 
 
 def of_hierarchical_topk(dtype):

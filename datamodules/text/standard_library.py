@@ -75,15 +75,15 @@ class StandardLibrary(Corpus):
         }
 
 
-def python_files(folder: Path, exclude: Sequence[str]) -> list[str]:
+def python_files(folder: Path, exclude: Sequence[str], prefix: str = "") -> list[str]:
     """Names below a folder of its .py files, in a pseudo-random order that the names alone decide; without what is
-    installed beside a standard library, and without those that a pattern of `fnmatch` matches.
+    installed beside a standard library, and without those whose name, behind `prefix`, a pattern of `fnmatch` matches.
     """
     names = [path.relative_to(folder).as_posix() for path in folder.rglob("*.py")]
     kept = [
         name
         for name in names
         if not name.startswith(("site-packages/", "dist-packages/"))
-        and not any(fnmatchcase(name, pattern) for pattern in exclude)
+        and not any(fnmatchcase(prefix + name, pattern) for pattern in exclude)
     ]
     return sorted(kept, key=lambda name: hashlib.sha256(name.encode()).digest())

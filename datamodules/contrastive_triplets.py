@@ -86,7 +86,7 @@ class TripletDataModule(LightningDataModule):
             "test": 0.0 if test else test_share,
         }
         self.negatives_per_example = negatives_per_example
-        self.prompts: dict[str, str] = {column: prompt for column, prompt in (prompts or {}).items()}
+        self.prompts = dict[str, str](prompts.items() if prompts else ())
         self.mining = mining
         self.cache = Path(cache)
         self.seed = seed
@@ -97,6 +97,7 @@ class TripletDataModule(LightningDataModule):
         self._rows: dict[Split, Tensor] = {}
         self._mined: Tensor | None = None
         self._mined_in: int | None = None
+        self._embed: Embed | None = None
         self._restored: dict[str, Any] = {}
         self._loader: TripletLoader | None = None
 
@@ -205,11 +206,14 @@ class TripletDataModule(LightningDataModule):
     def teardown(self, stage: str) -> None:
         """Forgets cursor and mined negatives: the next fit starts anew unless it resumes too."""
         if stage == "fit":
-            self._restored, self._loader, self._mined, self._mined_in = {}, None, None, None
+            self._restored, self._loader, self._mined, self._mined_in, self._embed = {}, None, None, None, None
 
-    def mining_is_due(self, epoch: int) -> bool:
-        """Whether `mine` is to be called before the first batch of an epoch."""
-        return self.mining is not None and self.mining.is_due(epoch, self._mined_in)
+    def mine_with(self, embed: Embed) -> None:
+        """Says what `mine` is called with whenever it is due, before the first batch of an epoch.
+
+        Lightning's own hook will not do: it calls none for the epoch after a checkpoint of an epoch's last step.
+        """
+        self._embed = embed
 
     def mine(self, embed: Embed, epoch: int) -> None:
         """Looks for hard negatives of the training examples with a model as it is now; they join those of the data.
@@ -255,7 +259,14 @@ class TripletDataModule(LightningDataModule):
 
     def _make_loader(self) -> TripletLoader:
         make = partial(self._batch, "train")
-        return TripletLoader(make, self.rows("train"), self.batch_size, self.seed, self._rank)
+        return TripletLoader(make, self.rows("train"), self.batch_size, self.seed, self._begin, self._rank)
+
+    def _begin(self, epoch: int) -> None:
+        if self.mining is None or not self.mining.is_due(epoch, self._mined_in):
+            return
+        if self._embed is None:
+            raise RuntimeError("mining is set, and the model has not called `mine_with`")
+        self.mine(self._embed, epoch)
 
     def _ordered(self, split: Split) -> OrderedTriplets:
         return OrderedTriplets(partial(self._batch, split), self.rows(split), self.batch_size, self._rank)

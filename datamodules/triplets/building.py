@@ -37,7 +37,7 @@ class TripletCounts:
     examples: int = 0
     """That are left."""
     texts: int = 0
-    """Different ones, of those."""
+    """Different ones that were tokenised."""
     bad_rows: int = 0
     """Left out because they could not be used."""
     duplicates: int = 0

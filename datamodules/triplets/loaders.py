@@ -24,6 +24,7 @@ class TripletLoader(CursorLoader[TripletBatch]):
         rows: int64 [examples] numbers of those that are trained on.
         batch_size: Examples of a batch over all ranks.
         seed: Decides the order.
+        begin: Called with the epoch before its first batch is read, and where an epoch is gone on with.
 
     Raises:
         UserError: there are fewer examples than a batch has, or the ranks cannot share a batch evenly.
@@ -33,12 +34,17 @@ class TripletLoader(CursorLoader[TripletBatch]):
     rows: Tensor
     batch_size: int
     seed: int
+    begin: Callable[[int], None]
     rank: Rank = ALONE
     epoch: int = 0
     batch: int = 0
 
     def __post_init__(self) -> None:
         self.refuse_impossible("examples", "add examples")
+
+    def __iter__(self) -> Iterator[TripletBatch]:
+        self.begin(self.epoch)
+        yield from super().__iter__()
 
     @property
     def size(self) -> int:

@@ -16,11 +16,13 @@ from callbacks import (
     TrainingProgress,
 )
 from datamodules.activations import ActivationDataModule
+from datamodules.contrastive_triplets import TripletDataModule
 from datamodules.streamed_activations import StreamedActivationDataModule
 from datamodules.synthetic import Constant, Exponential, HalfNormal, LogNormal
 from datamodules.synthetic_activations import SyntheticActivations
 from datamodules.text import HeldOut, HuggingFaceDataset, Mixture, Shuffled, StandardLibrary, TextFiles
 from datamodules.text_contexts import TextContexts
+from datamodules.triplets import CodeSearchTriplets, TripletDataset, TripletFiles
 from lightning_modules.activation_extraction import ActivationExtraction
 from lightning_modules.autoencoders import (
     AbsTopK,
@@ -51,6 +53,7 @@ __all__ = [
     "ActivationWriter",
     "BatchTopK",
     "CheckpointRetention",
+    "CodeSearchTriplets",
     "ConcatenatedEncoder",
     "Constant",
     "CrossLayerTranscoder",
@@ -93,5 +96,8 @@ __all__ = [
     "TopK",
     "TrainingProgress",
     "Transcoder",
+    "TripletDataModule",
+    "TripletDataset",
+    "TripletFiles",
     "WarmupDecay",
 ]

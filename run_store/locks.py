@@ -134,7 +134,7 @@ def _opened(path: Path, make_folder: bool = False) -> int:
             path.parent.mkdir(parents=True, exist_ok=True)
         return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:
-        raise UserError(f"cannot write to {path.parent} ({error.strerror}): choose another folder for runs") from error
+        raise UserError(f"cannot write to {path.parent} ({error.strerror}): choose another folder") from error
 
 
 def _flock(handle: int, kind: int, folder: Path) -> bool:
@@ -144,7 +144,7 @@ def _flock(handle: int, kind: int, folder: Path) -> bool:
         return False
     except OSError as error:
         raise UserError(
-            f"the file system of {folder} knows no locks ({error.strerror}): choose another folder for runs"
+            f"the file system of {folder} knows no locks ({error.strerror}): choose another folder"
         ) from error
     return True
 

@@ -1,4 +1,5 @@
-from datamodules.shards.batches import ActivationBatch, EvaluationLoader, Rank, TrainingLoader, read_batch
+from datamodules.shards.batches import ActivationBatch, EvaluationLoader, TrainingLoader, read_batch
+from datamodules.shards.cursor import ALONE, CursorLoader, Rank
 from datamodules.shards.format import Manifest, is_store, read_manifest
 from datamodules.shards.reader import ActivationStore, Provenance
 from datamodules.shards.shard_writer import SHARD_BYTES
@@ -7,10 +8,12 @@ from datamodules.shards.splits import Split, split_of, split_ranges
 from datamodules.shards.writer import StoreWriter
 
 __all__ = [
+    "ALONE",
     "SHARD_BYTES",
     "ActivationBatch",
     "ActivationStore",
     "BlockShuffle",
+    "CursorLoader",
     "EvaluationLoader",
     "Manifest",
     "Provenance",

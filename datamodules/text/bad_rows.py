@@ -16,10 +16,12 @@ class BadRows:
 
     Args:
         action: `refuse` raises at the first bad row, `skip` goes on without it.
+        of: What the rows hold, for messages.
     """
 
-    def __init__(self, action: BadRowAction) -> None:
+    def __init__(self, action: BadRowAction, of: str = "text") -> None:
         self.action = action
+        self.of = of
         self.count = 0
         self._first = ""
 
@@ -41,7 +43,8 @@ class BadRows:
     def tell(self) -> None:
         """Says how many rows were left out, and why the first was."""
         if self.count:
-            rank_zero_info(f"Left out {self.count:,} bad row{'s'[: self.count - 1]} of text; the first: {self._first}.")
+            rows = f"{self.count:,} bad row{'s'[: self.count - 1]} of {self.of}"
+            rank_zero_info(f"Left out {rows}; the first: {self._first}.")
 
 
 def text_fault(value: object, field: str) -> str | None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from datamodules.text.bad_rows import BadRowAction, BadRows, text_fault
 from datamodules.text.corpus import Corpus, Document
-from run_store import UserError, nearest
-
-ROWS_A_BATCH = 256
+from datamodules.text.dataset_rows import DatasetRows
+from run_store import UserError
 
 
 class HuggingFaceDataset(Corpus):
@@ -58,12 +56,11 @@ class HuggingFaceDataset(Corpus):
         Raises:
             UserError: the library is missing, the dataset cannot be loaded, a row holds no text, or all are blank.
         """
-        folder = Path(self.name).expanduser()
-        prefix = folder.resolve().name if folder.is_dir() else self.name
+        dataset = DatasetRows(self.name, self.split, self.config, self.data_files, self.revision, self.streaming)
         bad, rows, found = BadRows(self.bad_rows), 0, False
         try:
-            for rows, text in enumerate(self._texts(), start=1):
-                name = f"{prefix}/{rows - 1}"
+            for rows, (text,) in enumerate(dataset.read({self.field: "field"}), start=1):
+                name = f"{dataset.short_name}/{rows - 1}"
                 fault = text_fault(text, self.field)
                 if fault is not None:
                     bad.met(name, fault)
@@ -73,7 +70,7 @@ class HuggingFaceDataset(Corpus):
         finally:
             bad.tell()
         if not found:
-            raise UserError(f"the split {self.split!r} of {self._label} ({rows} rows) holds no text: choose another")
+            raise UserError(f"the split {self.split!r} of {dataset.label} ({rows} rows) holds no text: choose another")
 
     def describe(self) -> dict[str, Any]:
         """The settings; `streaming` decides nothing but where the rows lie."""
@@ -87,60 +84,3 @@ class HuggingFaceDataset(Corpus):
             "revision": self.revision,
             "bad_rows": self.bad_rows,
         }
-
-    @property
-    def _label(self) -> str:
-        return f"the dataset {self.name!r}" if self.config is None else f"the dataset {self.name!r} ({self.config})"
-
-    def _texts(self) -> Iterator[Any]:
-        """What the column holds, row by row."""
-        dataset = self._load()
-        if dataset.column_names is not None:  # a stream may not know its columns before its first row
-            self._refuse_missing(dataset.column_names)
-            dataset = dataset.select_columns([self.field])
-        for batch in self._explained(dataset.iter(ROWS_A_BATCH)):
-            self._refuse_missing(batch)
-            yield from batch[self.field]
-
-    def _load(self) -> Any:
-        try:
-            import datasets
-        except ImportError as error:
-            raise UserError(
-                f"{self._label} needs the library datasets: run pip install 'datasets>=4', or use TextFiles"
-            ) from error
-        folder = Path(self.name).expanduser()
-        try:
-            return datasets.load_dataset(
-                str(folder) if folder.is_dir() else self.name,
-                self.config,
-                data_files=self.data_files,
-                split=self.split,
-                revision=self.revision,
-                streaming=self.streaming,
-            )
-        except Exception as error:
-            raise UserError(
-                f"{self._label} cannot be loaded ({_first_line(error)}): check name, config, split, data_files and "
-                "revision, and the connection if it is on the hub"
-            ) from error
-
-    def _explained(self, batches: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-        try:
-            yield from batches
-        except Exception as error:
-            raise UserError(
-                f"{self._label} cannot be read on ({_first_line(error)}): check its files, or the connection"
-            ) from error
-
-    def _refuse_missing(self, columns: Iterable[str]) -> None:
-        names = list(columns)
-        if self.field not in names:
-            raise UserError(f"{self._label} has no column {self.field!r}: set `field` to {nearest(self.field, names)}")
-
-
-def _first_line(error: BaseException) -> str:
-    """What went wrong; the library wraps what a file's reader says."""
-    cause = error.__cause__ or error
-    lines = str(cause).strip().splitlines()
-    return f"{type(cause).__name__}: {lines[0].rstrip('.')}" if lines else type(cause).__name__

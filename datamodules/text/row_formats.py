@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TextIO
@@ -38,6 +38,19 @@ class RowSettings(NamedTuple):
     encoding: str
     sample_by: SampleBy
     bad: BadRows
+    named_by: Mapping[str, str] = {}
+    """The setting that names a field, where that is not `field`."""
+
+    def place_of(self, path: Path, field: str, columns: list[str]) -> int:
+        """Where a column is among those of a file.
+
+        Raises:
+            UserError: it is not there.
+        """
+        if field not in columns:
+            setting = self.named_by.get(field, "field")
+            raise UserError(f"{path}:1 has no column {field!r}: set `{setting}` to {nearest(field, columns)}")
+        return columns.index(field)
 
 
 def format_of(path: Path) -> FormatName:
@@ -125,7 +138,7 @@ def _separated(path: Path, settings: RowSettings, delimiter: str) -> Iterator[Ro
         header = next(rows, None)
         if header is None:
             return
-        columns = [_column(path, field, header[1]) for field in settings.fields]
+        columns = [settings.place_of(path, field, header[1]) for field in settings.fields]
         for line, row in rows:
             if len(row) == len(header[1]):
                 yield Row(line, tuple(row[column] for column in columns))
@@ -160,7 +173,7 @@ def _parquet(path: Path, settings: RowSettings) -> Iterator[Row]:
     try:
         with pyarrow.parquet.ParquetFile(path, pre_buffer=False) as file:  # or it holds the whole file
             for field in settings.fields:
-                _column(path, field, file.schema_arrow.names)
+                settings.place_of(path, field, file.schema_arrow.names)
             yield from _parquet_rows(path, file, settings)
     except pyarrow.ArrowException as error:
         raise EOFError(str(error).partition("\n")[0].rstrip(".")) from error
@@ -191,12 +204,6 @@ def _is_bad(path: Path, line: int, text: str, settings: RowSettings) -> bool:
     line += text.count("\n", 0, place)
     settings.bad.met(f"{path}:{line}", f"is not {settings.encoding} (byte 0x{byte:02X}); `encoding` names another one")
     return True
-
-
-def _column(path: Path, field: str, columns: list[str]) -> int:
-    if field not in columns:
-        raise UserError(f"{path}:1 has no column {field!r}: set `field` to {nearest(field, columns)}")
-    return columns.index(field)
 
 
 _SUFFIXES: dict[str, FormatName] = {

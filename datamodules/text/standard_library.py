@@ -56,7 +56,7 @@ class StandardLibrary(Corpus):
             UserError: this Python comes without the source of its library, or `exclude` leaves nothing of it.
         """
         folder = Path(sysconfig.get_path("stdlib"))
-        names = self._names(folder)
+        names = python_files(folder, self.exclude)
         if not names:
             raise UserError(f"no Python source is left in {folder}: loosen `exclude` or choose another corpus")
         for name in names:
@@ -74,11 +74,16 @@ class StandardLibrary(Corpus):
             "exclude": self.exclude,
         }
 
-    def _names(self, folder: Path) -> list[str]:
-        names = [path.relative_to(folder).as_posix() for path in folder.rglob("*.py")]
-        kept = [name for name in names if not self._is_left_out(name)]
-        return sorted(kept, key=lambda name: hashlib.sha256(name.encode()).digest())
 
-    def _is_left_out(self, name: str) -> bool:
-        installed = name.startswith(("site-packages/", "dist-packages/"))
-        return installed or any(fnmatchcase(name, pattern) for pattern in self.exclude)
+def python_files(folder: Path, exclude: Sequence[str], prefix: str = "") -> list[str]:
+    """Names below a folder of its .py files, in a pseudo-random order that the names alone decide; without what is
+    installed beside a standard library, and without those whose name, behind `prefix`, a pattern of `fnmatch` matches.
+    """
+    names = [path.relative_to(folder).as_posix() for path in folder.rglob("*.py")]
+    kept = [
+        name
+        for name in names
+        if not name.startswith(("site-packages/", "dist-packages/"))
+        and not any(fnmatchcase(prefix + name, pattern) for pattern in exclude)
+    ]
+    return sorted(kept, key=lambda name: hashlib.sha256(name.encode()).digest())

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import glob
-import os
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from datamodules.text.bad_rows import BadRowAction, BadRows, text_fault
 from datamodules.text.corpus import Corpus, Document
-from datamodules.text.opening import is_damage
-from datamodules.text.row_formats import FormatName, Row, RowSettings, SampleBy, format_of, read_rows
+from datamodules.text.file_rows import named_files, rows_of
+from datamodules.text.row_formats import FormatName, Row, RowSettings, SampleBy, format_of
 from run_store import UserError
-
-_WILDCARD = re.compile(r"[*?\[]")
 
 
 class TextFiles(Corpus):
@@ -67,11 +62,11 @@ class TextFiles(Corpus):
         bad = BadRows(self.bad_rows)
         fields = (self.field,) if self.name_field is None else (self.field, self.name_field)
         settings = RowSettings(fields, self.encoding, self.sample_by, bad)
-        files, found, seen = self._named_files(), False, set[str]()
+        files, found, seen = named_files(self.files), False, set[str]()
         try:
             for file_name, path in files:
                 is_one_document = self._is_one_document(path)
-                for row in self._rows(path, settings):
+                for row in rows_of(path, self.format, settings):
                     default = file_name if is_one_document else f"{file_name}:{row.line}"
                     document = self._document(default, path, row, bad)
                     if document is None:
@@ -98,39 +93,6 @@ class TextFiles(Corpus):
             "bad_rows": self.bad_rows,
         }
 
-    def _named_files(self) -> list[tuple[str, Path]]:
-        """(name, path) of every file, by name."""
-        if not self.files:
-            raise UserError("files: names no pattern: set it to one like corpus/**/*.txt")
-        patterns = [os.path.abspath(os.path.expanduser(pattern)) for pattern in self.files]
-        root = os.path.commonpath([_fixed_folder(pattern) for pattern in patterns])
-        # By bytes, because a file's name need not be valid text.
-        named = {
-            os.fsencode(os.path.relpath(path, root)).decode("utf-8", "backslashreplace").replace(os.sep, "/"): Path(
-                path
-            )
-            for pattern in patterns
-            for path in _matches(pattern)
-        }
-        return sorted(named.items())
-
-    def _rows(self, path: Path, settings: RowSettings) -> Iterator[Row]:
-        line = 0
-        try:
-            for row in read_rows(path, self.format, settings):
-                line = row.line
-                yield row
-        except Exception as error:
-            if is_damage(error):
-                place = f"{path}:{line} is the last that can be read of it" if line else f"{path} cannot be read"
-                settings.bad.met(place, f"(the file is damaged: {error})")
-            elif isinstance(error, OSError):
-                raise UserError(
-                    f"{path} cannot be read ({error.strerror}): check it, or leave it out of `files`"
-                ) from error
-            else:
-                raise
-
     def _document(self, name: str, path: Path, row: Row, bad: BadRows) -> Document | None:
         """A row as a document, of this name unless it has its own; None for blank and for bad rows."""
         text, *rest = row.values
@@ -152,21 +114,3 @@ def _refuse_second(name: str, seen: set[str], place: str) -> None:
     if name in seen:
         raise UserError(f"{place} is named {name!r} like another document: set name_field to a field of unique values")
     seen.add(name)
-
-
-def _fixed_folder(pattern: str) -> str:
-    """The folder that all matches of an absolute pattern lie below, known from the pattern alone."""
-    folder = os.path.dirname(pattern)
-    while _WILDCARD.search(folder):
-        folder = os.path.dirname(folder)
-    return folder
-
-
-def _matches(pattern: str) -> list[str]:
-    """The files that a pattern matches; a name with brackets in it may be meant as it stands."""
-    found = [pattern] if os.path.isfile(pattern) else list(filter(os.path.isfile, glob.glob(pattern, recursive=True)))
-    if not found and os.path.isdir(pattern):
-        raise UserError(f"files: {pattern} is a folder: name the files in it, as in {pattern}/**/*.txt")
-    if not found:
-        raise UserError(f"files: no file matches {pattern}: check the pattern and the folder it is relative to")
-    return found

@@ -1,6 +1,7 @@
 from lightning_modules.functional.batch_topk import linear_batch_topk
 from lightning_modules.functional.codes import BatchCodes, Codes, DenseCodes, SparseCodes
 from lightning_modules.functional.encoding import linear_topk
+from lightning_modules.functional.gathering import gather_equal, gather_rows, ranks
 from lightning_modules.functional.nested import nested_squared_error
 from lightning_modules.functional.pooling import Pooling, pooled
 from lightning_modules.functional.prefixes import prefix_errors
@@ -14,6 +15,7 @@ from lightning_modules.functional.reconstruction import (
 )
 from lightning_modules.functional.recovery import Matching, best_matching, max_cosines
 from lightning_modules.functional.schedules import trapezoid
+from lightning_modules.functional.similarities import first_occurrences, occurring_with, unit, widened
 from lightning_modules.functional.sparse import sparse_decode
 from lightning_modules.functional.splicing import NextTokenSums, next_token_sums, share_recovered
 
@@ -27,7 +29,10 @@ __all__ = [
     "SparseCodes",
     "Spread",
     "best_matching",
+    "first_occurrences",
     "fraction_of_variance_unexplained",
+    "gather_equal",
+    "gather_rows",
     "geometric_median",
     "linear_batch_topk",
     "linear_topk",
@@ -36,11 +41,15 @@ __all__ = [
     "merge_repeats",
     "nested_squared_error",
     "next_token_sums",
+    "occurring_with",
     "pooled",
     "prefix_errors",
+    "ranks",
     "share_recovered",
     "sparse_decode",
     "squared_error",
     "sum_of_squares",
     "trapezoid",
+    "unit",
+    "widened",
 ]

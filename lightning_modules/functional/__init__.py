@@ -4,6 +4,7 @@ from lightning_modules.functional.codes import BatchCodes, Codes, DenseCodes, Sp
 from lightning_modules.functional.collapse import collapse_sentence
 from lightning_modules.functional.embedding_geometry import alignment, effective_rank, mean_pairwise_cosine, uniformity
 from lightning_modules.functional.encoding import linear_topk
+from lightning_modules.functional.gathering import gather_equal, gather_rows, ranks
 from lightning_modules.functional.nested import nested_squared_error
 from lightning_modules.functional.pooling import Pooling, pooled
 from lightning_modules.functional.prefixes import prefix_errors
@@ -29,6 +30,7 @@ from lightning_modules.functional.retrieval import (
 )
 from lightning_modules.functional.schedules import trapezoid
 from lightning_modules.functional.score_spaces import BlockScores, Cosine, ScoreSpace, refuse_non_finite, unit_rows
+from lightning_modules.functional.similarities import first_occurrences, occurring_with, unit, widened
 from lightning_modules.functional.sparse import sparse_decode
 from lightning_modules.functional.splicing import NextTokenSums, next_token_sums, share_recovered
 from lightning_modules.functional.triplets import TripletCosines, triplet_cosines
@@ -57,7 +59,10 @@ __all__ = [
     "best_matching",
     "collapse_sentence",
     "effective_rank",
+    "first_occurrences",
     "fraction_of_variance_unexplained",
+    "gather_equal",
+    "gather_rows",
     "geometric_median",
     "linear_batch_topk",
     "linear_topk",
@@ -68,9 +73,11 @@ __all__ = [
     "ndcg",
     "nested_squared_error",
     "next_token_sums",
+    "occurring_with",
     "paired_bootstrap",
     "pooled",
     "prefix_errors",
+    "ranks",
     "recall",
     "reciprocal_rank",
     "refuse_non_finite",
@@ -83,5 +90,7 @@ __all__ = [
     "trapezoid",
     "triplet_cosines",
     "uniformity",
+    "unit",
     "unit_rows",
+    "widened",
 ]

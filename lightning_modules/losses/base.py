@@ -8,7 +8,11 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
+
+from lightning_modules.functional import widened
+from run_store import UserError
 
 
 class EmbeddedBatch(NamedTuple):
@@ -36,9 +40,35 @@ class ContrastiveLoss(nn.Module):
     and the encoder. It computes in float32 or float64, whatever the encoder's precision is.
     """
 
-    @abstractmethod
     def forward(self, batch: EmbeddedBatch) -> Tensor:
-        """The loss, a scalar: a mean over the examples of this rank."""
+        """The loss, a scalar: a mean over the examples of this rank, unless the loss says otherwise.
+
+        Raises:
+            UserError: the batch lacks what the loss needs.
+        """
+        if self.needs_guide and batch.guide is None:
+            raise UserError(
+                f"{type(self).__name__} drops false negatives by a guide, and the batch has no guide embeddings: give "
+                "the model a guide or leave guide_margin out"
+            )
+        texts, scores, guide = batch.texts, batch.scores, batch.guide if self.needs_guide else None
+        with torch.autocast(texts.device.type, enabled=False):
+            return self.of(
+                batch._replace(
+                    texts=widened(texts),
+                    scores=None if scores is None else widened(scores).to(texts.device),
+                    guide=None if guide is None else widened(guide),
+                )
+            )
+
+    @abstractmethod
+    def of(self, batch: EmbeddedBatch) -> Tensor:
+        """The loss of a batch whose floats are float32 or float64, outside of any autocast."""
+
+    @property
+    def needs_guide(self) -> bool:
+        """Whether `EmbeddedBatch.guide` must be there."""
+        return False
 
     def check_settings(self) -> None:
         """Refuses settings that make no sense together.

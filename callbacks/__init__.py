@@ -4,7 +4,8 @@ from callbacks.checkpoint_retention import CheckpointRetention
 from callbacks.collapse_alarm import CollapseAlarm
 from callbacks.dead_neuron_resampling import DeadNeuronResampling
 from callbacks.dictionary_recovery import DictionaryRecovery
-from callbacks.embedding_projector import EmbeddingModule, EmbeddingProjector, ShownEmbeddings, Similarities
+from callbacks.embedding_projector import EmbeddingModule, EmbeddingProjector
+from callbacks.embedding_summary import EmbeddingSummary
 from callbacks.extraction_progress import ExtractionProgress
 from callbacks.feature_statistics import FeatureStatistics
 from callbacks.graceful_stop import GracefulStop, RunStopped
@@ -15,6 +16,7 @@ from callbacks.run_record import RunRecordKeeper
 from callbacks.run_summary import RunSummary
 from callbacks.save_checkpoints import SaveCheckpoints
 from callbacks.spliced_evaluation import SplicedEvaluation
+from callbacks.triplet_preview import TripletPreview
 
 __all__ = [
     "ActivationWriter",
@@ -25,6 +27,7 @@ __all__ = [
     "DictionaryRecovery",
     "EmbeddingModule",
     "EmbeddingProjector",
+    "EmbeddingSummary",
     "ExtractionProgress",
     "FeatureStatistics",
     "GracefulStop",
@@ -35,8 +38,7 @@ __all__ = [
     "RunSummary",
     "SaveCheckpoints",
     "SaveOptions",
-    "ShownEmbeddings",
-    "Similarities",
     "SplicedEvaluation",
     "TrainingProgress",
+    "TripletPreview",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from jsonargparse.typing import PositiveInt
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -12,29 +12,10 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
+from lightning_modules.embedding_evaluation import ShownEmbeddings, Similarities
 from run_store import UserError
 
 TAG = "texts"
-
-
-class ShownEmbeddings(NamedTuple):
-    """Embeddings of n texts, with what is shown of each."""
-
-    embeddings: Tensor
-    """[n, d], of any norm."""
-    texts: Sequence[str]
-    """n texts."""
-    roles: Sequence[str]
-    """n words to colour by, such as anchor, positive and negative."""
-
-
-class Similarities(NamedTuple):
-    """Scores that a validation has given."""
-
-    positives: Tensor
-    """Of anchors with their positives, of any shape."""
-    negatives: Tensor
-    """Of anchors with their negatives, of any shape."""
 
 
 @runtime_checkable

@@ -1,26 +1,37 @@
-"""The progress bar of a training: how fast, how good, how sparse, how alive."""
+"""The progress bar of a training: how fast and how good."""
 
 from __future__ import annotations
 
 import time
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 
-SHOWN = {
-    "tokens/s": "{:,.0f}",
-    "train/fvu": "{:.4f}",
-    "train/l0": "{:.1f}",
-    "train/dead": "{:.2%}",
-}
+from run_store import UserError
+
+RATE = "{:,.0f}"
+FORMS = {"train/fvu": "{:.4f}", "train/l0": "{:.1f}", "train/dead": "{:.2%}", "train/loss": "{:.4f}"}
+
+
+@runtime_checkable
+class Paced(Protocol):
+    """What a LightningModule must tell of itself, for its progress to be shown."""
+
+    paced_in: str
+    """What its speed is counted in, such as tokens."""
+    shown_behind_the_bar: Sequence[str]
+    """The figures that it logs and that are worth a look at any time."""
+
+    def pace_of(self, batch: Any) -> int:
+        """How many of that a batch of one rank has."""
 
 
 class TrainingProgress(TQDMProgressBar):
-    """Shows tokens/s, FVU, L0 and the share of dead latents, and logs tokens/s.
-
-    tokens/s counts the tokens of every rank over the wall time since the last showing, validation and checkpoints left
-    out.
+    """Shows the figures that a model wants shown, and its speed, which it logs too: of an autoencoder tokens/s, of an
+    embedding model triplets/s. They are those of every rank over the wall time since the last showing, validation and
+    checkpoints left out.
 
     Args:
         refresh_rate: batches between two showings.
@@ -29,21 +40,21 @@ class TrainingProgress(TQDMProgressBar):
     def __init__(self, refresh_rate: int = 10) -> None:
         super().__init__(refresh_rate=refresh_rate)
         self._started: float | None = None
-        self._tokens = 0
+        self._done = 0
         self._rate = 0.0
 
     def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
         if self._started is None:
-            self._started, self._tokens = time.perf_counter(), 0
+            self._started, self._done = time.perf_counter(), 0
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self._tokens += batch.rows.shape[0] * trainer.world_size
+        self._done += self._model(pl_module).pace_of(batch) * trainer.world_size
         if (batch_idx + 1) % self.refresh_rate == 0 and self._started is not None:
-            self._rate = self._tokens / (time.perf_counter() - self._started)
+            self._rate = self._done / (time.perf_counter() - self._started)
             self._started = None
-            pl_module.log("train/tokens_per_second", self._rate)
+            pl_module.log(f"train/{self._model(pl_module).paced_in}_per_second", self._rate)
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -52,10 +63,16 @@ class TrainingProgress(TQDMProgressBar):
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, str]:  # type: ignore[override]
         """What stands behind the bar, formatted."""
-        values = {"tokens/s": self._rate, **trainer.progress_bar_metrics}
+        model = self._model(pl_module)
+        known = {name: float(value) for name, value in trainer.progress_bar_metrics.items()}
+        shown = {name: FORMS.get(name, "{:.4g}").format(known[name]) for name in model.shown_behind_the_bar if name in known}
         # a number that stays a number would be reformatted by tqdm
-        return {
-            name.removeprefix("train/"): form.format(float(values[name]))
-            for name, form in SHOWN.items()
-            if name in values
-        }
+        return {f"{model.paced_in}/s": RATE.format(self._rate)} | {n.removeprefix("train/"): v for n, v in shown.items()}
+
+    @staticmethod
+    def _model(pl_module: LightningModule) -> Paced:
+        if not isinstance(pl_module, Paced):
+            raise UserError(
+                f"callback TrainingProgress does not know what to show of {type(pl_module).__name__}: leave it out"
+            )
+        return pl_module

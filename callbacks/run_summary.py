@@ -1,21 +1,18 @@
-"""What a run prints for the person who started it: how to go on after an interruption, and at the end one table."""
+"""What is said of an autoencoder at the end of its training."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 
-from callbacks.graceful_stop import RunStopped
+from callbacks.closing_summary import Closing, ClosingSummary
 from lightning_modules.diagnosis import Diagnosis
 from lightning_modules.sweep import Members
 from lightning_modules.trainee import Trainee
 from run_store import write_json
-from run_store.checkpoints import list_checkpoints
 
 TABLE = {
     "val/fvu": ("FVU, held-out documents", "FVU", "{:.4f}"),
@@ -36,45 +33,18 @@ TOLD_ABOVE = 0.01
 """Share of dead latents above which the diagnosis is printed; it is written in any case."""
 
 
-class RunSummary(Callback):
+class RunSummary(ClosingSummary):
     """Prints the resume command at the start and a table at the end, with a diagnosis where more than 1% of the latents
     are dead: why, and which loss terms reach them. RUN_FOLDER/diagnosis.json holds it whatever their share. Of a sweep
     the table has a row a member, and the diagnosis is told and kept of each.
-
-    The command stands at the start because a killed run can print nothing. It names the saved config, so it is right
-    whatever was typed.
     """
 
-    _folder = Path()
-    _started = 0.0
     _diagnosis = ""
-
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._started = time.perf_counter()
-        # asked here because all ranks must ask together
-        self._folder = Path(str(trainer.log_dir))
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.is_global_zero and trainer.checkpoint_callback is not None:
-            print(f"to resume after an interruption: {resume_command(self._folder)}", flush=True)
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """After Ctrl-C and other requests to stop says what was kept and how to go on."""
-        if isinstance(exception, KeyboardInterrupt | RunStopped) and trainer.is_global_zero and self._started:
-            saved = list_checkpoints(self._folder / "checkpoints")
-            status = exception.status if isinstance(exception, RunStopped) else "interrupted"
-            step = f"\n{status} at step {trainer.global_step:,}"
-            go_on = f"; to go on from the last checkpoint: {resume_command(self._folder)}" if saved else ""
-            print(f"{step}{go_on}", flush=True)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Makes the diagnosis, while the weights are still on their device."""
         if trainer.is_global_zero:
             self._diagnosis = self._diagnosed(pl_module)
-
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.is_global_zero:
-            print(self.table(trainer, pl_module) + self._diagnosis, flush=True)
 
     def _diagnosed(self, module: Any) -> str:
         """Writes the diagnosis, and returns it as text where it is worth a look."""
@@ -87,34 +57,19 @@ class RunSummary(Callback):
             plain[name] = diagnosis.plain()
             if len(dead) > TOLD_ABOVE * member.autoencoder.d_sae:
                 told += f"\n\n{f'member {name}, ' if module.members.is_sweep else ''}{diagnosis.in_words()}"
-        self._folder.mkdir(parents=True, exist_ok=True)
-        write_json(self._folder / DIAGNOSIS_NAME, plain if module.members.is_sweep else plain[name])
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_json(self.folder / DIAGNOSIS_NAME, plain if module.members.is_sweep else plain[name])
         return told
 
-    def table(self, trainer: Trainer, pl_module: Any) -> str:
-        """The closing table as text."""
-        seconds = time.perf_counter() - self._started
+    def closing(self, trainer: Trainer, pl_module: Any) -> Closing:
         metrics, members = trainer.callback_metrics, pl_module.members
         # those of a sweep stand in a table of their own
         named = {name: entry for name, entry in TABLE.items() if name in metrics and not members.is_sweep}
         rows = [(label, form.format(float(metrics[name]))) for name, (label, _, form) in named.items()]
         seen = next(int(member.tokens_seen) for _, member in members.prefixed())
-        rows += [
-            ("optimiser steps", f"{trainer.global_step:,}"),
-            ("tokens trained on", f"{seen:,}"),
-            ("training and validation", f"{seconds:.0f} s"),
-            ("run folder", str(self._folder)),
-        ]
-        width = max(len(label) for label, _ in rows)
-        body = "\n".join(f"  {label:<{width}}  {value}" for label, value in rows)
-        hint = f"look at it:  tensorboard --logdir {self._folder}"
-        if trainer.checkpoint_callback is not None:
-            epochs = 2 * max(1, trainer.current_epoch)
-            weights = f"--run.source run --run.path {self._folder} --trainer.max_epochs {epochs}"
-            hint += f"\ntrain on:    python main.py fit --config {newest_config(self._folder)} {weights}"
-        if members.is_sweep:
-            return f"\n{table_of_members(members, metrics)}\n\n{body}\n{hint}"
-        return f"\n{described(members.sole)}\n{body}\n{hint}"
+        rows += [("optimiser steps", f"{trainer.global_step:,}"), ("tokens trained on", f"{seen:,}")]
+        title = f"{table_of_members(members, metrics)}\n" if members.is_sweep else described(members.sole)
+        return Closing(title, rows, self._diagnosis)
 
 
 def described(member: Trainee) -> str:
@@ -143,14 +98,3 @@ def never_firing(member: Trainee) -> torch.Tensor:
     if member.density is not None:
         silent |= member.density == 0
     return silent.nonzero().flatten()
-
-
-def resume_command(folder: Path) -> str:
-    """The line that continues the run in `folder` from its last checkpoint."""
-    return f"python main.py fit --config {newest_config(folder)} --resume {folder}"
-
-
-def newest_config(folder: Path) -> Path:
-    """The settings of the run's newest attempt."""
-    configs = sorted(folder.glob("config.*.yaml"), key=lambda path: int(path.suffixes[0][1:]))
-    return configs[-1] if configs else folder / "config.1.yaml"

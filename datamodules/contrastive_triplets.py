@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -242,12 +242,14 @@ class TripletDataModule(LightningDataModule):
             padded_tokens: how many tokens an encoder computes for texts of these lengths (int64 [u] in each
                 tokenisation).
         """
-        loader, table = self._make_loader(), self.table("train")
-        sample = min(REPORTED_BATCHES, len(loader))
-        batches = (
-            loader.read(*self._rank.share(n * self.batch_size, (n + 1) * self.batch_size)) for n in range(sample)
-        )
-        return report_of(table, self.rows("train"), self._mined, batches, padded_tokens)
+        sample = self.sample(REPORTED_BATCHES)
+        return report_of(self.table("train"), self.rows("train"), self._mined, sample, padded_tokens)
+
+    def sample(self, batches: int) -> Iterator[TripletBatch]:
+        """The first batches of the first epoch, as this rank has them; the loader's place stays what it is."""
+        loader = self._make_loader()
+        for n in range(min(batches, len(loader))):
+            yield loader.read(*self._rank.share(n * self.batch_size, (n + 1) * self.batch_size))
 
     @property
     def _rank(self) -> Rank:

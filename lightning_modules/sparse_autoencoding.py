@@ -42,7 +42,6 @@ from run_store import UserError
 DEAD_AFTER_TOKENS = 10_000_000
 DEAD_AFTER_SHARE_OF_RUN = 1 / 8
 LOOK_BESIDE_A_SCALER_EVERY_N_STEPS = 50
-SHOWN_BEHIND_THE_BAR = ("train/fvu", "train/l0", "train/dead")
 
 
 class SparseAutoencoding(LightningModule):
@@ -81,6 +80,9 @@ class SparseAutoencoding(LightningModule):
             model has it, by default.
         shapes: names and widths of the hook points; asked of the data by default, saved with the checkpoint.
     """
+
+    paced_in = "tokens"
+    shown_behind_the_bar = ("train/fvu", "train/l0", "train/dead")
 
     def __init__(
         self,
@@ -206,6 +208,10 @@ class SparseAutoencoding(LightningModule):
             member.start_from_data(activations)
 
     # ---- training
+
+    def pace_of(self, batch: ActivationBatch) -> int:
+        """Tokens of a batch."""
+        return len(batch.rows)
 
     def training_step(self, batch: ActivationBatch, batch_idx: int) -> Tensor:
         steps: dict[str, Step] = {}
@@ -389,6 +395,6 @@ class SparseAutoencoding(LightningModule):
         """Logs scalars of the members, by prefix, as PREFIX/stage/name and their means as stage/name."""
         staged = {prefix: {f"{stage}/{name}": value for name, value in own.items()} for prefix, own in figures.items()}
         named = under_names(staged)
-        shown = {name: named.pop(name) for name in SHOWN_BEHIND_THE_BAR if name in named}
+        shown = {name: named.pop(name) for name in self.shown_behind_the_bar if name in named}
         self.log_dict(shown, prog_bar=True)
         self.log_dict(named)

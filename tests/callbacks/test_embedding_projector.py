@@ -9,7 +9,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
 from torch.utils.data import DataLoader
 
-from callbacks import EmbeddingProjector, ShownEmbeddings, Similarities
+from callbacks import EmbeddingProjector
+from lightning_modules.embedding_evaluation import ShownEmbeddings, Similarities
 from callbacks.embedding_projector import one_line
 from run_store import UserError
 

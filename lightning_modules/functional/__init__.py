@@ -2,6 +2,7 @@ from lightning_modules.functional.batch_topk import linear_batch_topk
 from lightning_modules.functional.codes import BatchCodes, Codes, DenseCodes, SparseCodes
 from lightning_modules.functional.encoding import linear_topk
 from lightning_modules.functional.gathering import gather_equal, gather_rows, ranks
+from lightning_modules.functional.gradient_cache import CachedLoss, cached_loss
 from lightning_modules.functional.nested import nested_squared_error
 from lightning_modules.functional.pooling import Pooling, pooled
 from lightning_modules.functional.prefixes import prefix_errors
@@ -21,6 +22,7 @@ from lightning_modules.functional.splicing import NextTokenSums, next_token_sums
 
 __all__ = [
     "BatchCodes",
+    "CachedLoss",
     "Codes",
     "DenseCodes",
     "Matching",
@@ -29,6 +31,7 @@ __all__ = [
     "SparseCodes",
     "Spread",
     "best_matching",
+    "cached_loss",
     "first_occurrences",
     "fraction_of_variance_unexplained",
     "gather_equal",

@@ -5,6 +5,7 @@ from lightning_modules.functional.collapse import collapse_sentence
 from lightning_modules.functional.embedding_geometry import alignment, effective_rank, mean_pairwise_cosine, uniformity
 from lightning_modules.functional.encoding import linear_topk
 from lightning_modules.functional.gathering import gather_equal, gather_rows, ranks
+from lightning_modules.functional.gradient_cache import CachedLoss, cached_loss
 from lightning_modules.functional.nested import nested_squared_error
 from lightning_modules.functional.pooling import Pooling, pooled
 from lightning_modules.functional.prefixes import prefix_errors
@@ -40,6 +41,7 @@ __all__ = [
     "Binary",
     "BlockScores",
     "BootstrapInterval",
+    "CachedLoss",
     "Codes",
     "Cosine",
     "DenseCodes",
@@ -57,6 +59,7 @@ __all__ = [
     "alignment",
     "average_precision",
     "best_matching",
+    "cached_loss",
     "collapse_sentence",
     "effective_rank",
     "first_occurrences",

@@ -10,8 +10,8 @@ from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
 from torch.utils.data import DataLoader
 
 from callbacks import EmbeddingProjector
-from lightning_modules.embedding_evaluation import ShownEmbeddings, Similarities
 from callbacks.embedding_projector import one_line
+from lightning_modules.embedding_evaluation import ShownEmbeddings, Similarities
 from run_store import UserError
 
 TEXTS = ["def f():\n\treturn 1", "two\r\nlines", "", "  indented", "a\u2028b", "lone \ud800 surrogate", "x" * 300]

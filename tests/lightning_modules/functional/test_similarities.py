@@ -41,6 +41,6 @@ def test_first_occurrences(keys):
 @settings(max_examples=50)
 def test_occurring_with(pairs, data):
     rows = data.draw(st.lists(st.sampled_from(range(len(pairs))), max_size=5)) if pairs else []
-    keys, values = torch.tensor(pairs, dtype=torch.int64).view(-1, 2).unbind(1)
+    keys, values = torch.tensor(pairs, dtype=torch.int64).view(-1, 2).T.contiguous()
     found = occurring_with(keys, values, torch.tensor(rows, dtype=torch.int64), 4)
     assert found.tolist() == [[(pairs[row][0], value) in pairs for value in range(4)] for row in rows]

@@ -6,14 +6,18 @@ from backbones import ConcatenatedEncoder, Extractor, JointExtractor, LoRA, Text
 from callbacks import (
     ActivationWriter,
     CheckpointRetention,
+    CollapseAlarm,
     DeadNeuronResampling,
     DictionaryRecovery,
+    EmbeddingProjector,
+    EmbeddingSummary,
     ExtractionProgress,
     FeatureStatistics,
     RunSummary,
     SaveCheckpoints,
     SplicedEvaluation,
     TrainingProgress,
+    TripletPreview,
 )
 from datamodules.activations import ActivationDataModule
 from datamodules.contrastive_triplets import TripletDataModule
@@ -43,6 +47,9 @@ from lightning_modules.autoencoders import (
     TopK,
     Transcoder,
 )
+from lightning_modules.contrastive_embedding import ContrastiveEmbedding
+from lightning_modules.functional import Binary, Cosine, Int8
+from lightning_modules.losses import InfoNCE
 from lightning_modules.schedules import WarmupDecay
 from lightning_modules.sparse_autoencoding import SparseAutoencoding
 
@@ -52,15 +59,21 @@ __all__ = [
     "ActivationExtraction",
     "ActivationWriter",
     "BatchTopK",
+    "Binary",
     "CheckpointRetention",
     "CodeSearchTriplets",
+    "CollapseAlarm",
     "ConcatenatedEncoder",
     "Constant",
+    "ContrastiveEmbedding",
+    "Cosine",
     "CrossLayerTranscoder",
     "Crosscoder",
     "DatasetScale",
     "DeadNeuronResampling",
     "DictionaryRecovery",
+    "EmbeddingProjector",
+    "EmbeddingSummary",
     "Exponential",
     "ExtractionProgress",
     "Extractor",
@@ -70,6 +83,8 @@ __all__ = [
     "HeldOut",
     "HierarchicalTopK",
     "HuggingFaceDataset",
+    "InfoNCE",
+    "Int8",
     "JointExtractor",
     "JumpReLU",
     "LayerNormalization",
@@ -99,5 +114,6 @@ __all__ = [
     "TripletDataModule",
     "TripletDataset",
     "TripletFiles",
+    "TripletPreview",
     "WarmupDecay",
 ]

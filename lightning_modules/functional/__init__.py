@@ -7,6 +7,7 @@ from lightning_modules.functional.nested import nested_squared_error
 from lightning_modules.functional.pooling import Pooling, pooled
 from lightning_modules.functional.prefixes import prefix_errors
 from lightning_modules.functional.pursuit import matching_pursuit, merge_repeats
+from lightning_modules.functional.ranking import masked_row_means, order_loss
 from lightning_modules.functional.reconstruction import (
     Spread,
     fraction_of_variance_unexplained,
@@ -39,12 +40,14 @@ __all__ = [
     "geometric_median",
     "linear_batch_topk",
     "linear_topk",
+    "masked_row_means",
     "matching_pursuit",
     "max_cosines",
     "merge_repeats",
     "nested_squared_error",
     "next_token_sums",
     "occurring_with",
+    "order_loss",
     "pooled",
     "prefix_errors",
     "ranks",

@@ -41,6 +41,7 @@ from lightning_modules.autoencoders import (
     TopK,
     Transcoder,
 )
+from lightning_modules.losses import AnglE, CoSENT, InfoNCE, MarginMSE, Matryoshka, Triplet
 from lightning_modules.schedules import WarmupDecay
 from lightning_modules.sparse_autoencoding import SparseAutoencoding
 
@@ -49,8 +50,10 @@ __all__ = [
     "ActivationDataModule",
     "ActivationExtraction",
     "ActivationWriter",
+    "AnglE",
     "BatchTopK",
     "CheckpointRetention",
+    "CoSENT",
     "Constant",
     "CrossLayerTranscoder",
     "Crosscoder",
@@ -66,11 +69,14 @@ __all__ = [
     "HeldOut",
     "HierarchicalTopK",
     "HuggingFaceDataset",
+    "InfoNCE",
     "JointExtractor",
     "JumpReLU",
     "LayerNormalization",
     "LogNormal",
+    "MarginMSE",
     "MatchingPursuit",
+    "Matryoshka",
     "MatryoshkaBatchTopK",
     "Mixture",
     "NoNormalization",
@@ -90,5 +96,6 @@ __all__ = [
     "TopK",
     "TrainingProgress",
     "Transcoder",
+    "Triplet",
     "WarmupDecay",
 ]

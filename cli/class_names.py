@@ -49,7 +49,7 @@ from lightning_modules.autoencoders import (
 )
 from lightning_modules.contrastive_embedding import ContrastiveEmbedding
 from lightning_modules.functional import Binary, Cosine, Int8
-from lightning_modules.losses import InfoNCE
+from lightning_modules.losses import AnglE, CoSENT, InfoNCE, MarginMSE, Matryoshka, Triplet
 from lightning_modules.schedules import WarmupDecay
 from lightning_modules.sparse_autoencoding import SparseAutoencoding
 
@@ -58,9 +58,11 @@ __all__ = [
     "ActivationDataModule",
     "ActivationExtraction",
     "ActivationWriter",
+    "AnglE",
     "BatchTopK",
     "Binary",
     "CheckpointRetention",
+    "CoSENT",
     "CodeSearchTriplets",
     "CollapseAlarm",
     "ConcatenatedEncoder",
@@ -90,7 +92,9 @@ __all__ = [
     "LayerNormalization",
     "LoRA",
     "LogNormal",
+    "MarginMSE",
     "MatchingPursuit",
+    "Matryoshka",
     "MatryoshkaBatchTopK",
     "Mixture",
     "NoNormalization",
@@ -111,6 +115,7 @@ __all__ = [
     "TopK",
     "TrainingProgress",
     "Transcoder",
+    "Triplet",
     "TripletDataModule",
     "TripletDataset",
     "TripletFiles",

@@ -65,13 +65,12 @@ class TrainingProgress(TQDMProgressBar):
         """What stands behind the bar, formatted."""
         model = self._model(pl_module)
         known = {name: float(value) for name, value in trainer.progress_bar_metrics.items()}
-        shown = {
-            name: FORMS.get(name, "{:.4g}").format(known[name]) for name in model.shown_behind_the_bar if name in known
-        }
         # a number that stays a number would be reformatted by tqdm
-        return {f"{model.paced_in}/s": RATE.format(self._rate)} | {
-            n.removeprefix("train/"): v for n, v in shown.items()
-        }
+        shown = {f"{model.paced_in}/s": RATE.format(self._rate)}
+        for name in model.shown_behind_the_bar:
+            if name in known:
+                shown[name.removeprefix("train/")] = FORMS.get(name, "{:.4g}").format(known[name])
+        return shown
 
     @staticmethod
     def _model(pl_module: LightningModule) -> Paced:

@@ -6,14 +6,18 @@ from backbones import ConcatenatedEncoder, Extractor, JointExtractor, LoRA, Text
 from callbacks import (
     ActivationWriter,
     CheckpointRetention,
+    CollapseAlarm,
     DeadNeuronResampling,
     DictionaryRecovery,
+    EmbeddingProjector,
+    EmbeddingSummary,
     ExtractionProgress,
     FeatureStatistics,
     RunSummary,
     SaveCheckpoints,
     SplicedEvaluation,
     TrainingProgress,
+    TripletPreview,
 )
 from datamodules.activations import ActivationDataModule
 from datamodules.contrastive_triplets import TripletDataModule
@@ -43,6 +47,9 @@ from lightning_modules.autoencoders import (
     TopK,
     Transcoder,
 )
+from lightning_modules.contrastive_embedding import ContrastiveEmbedding
+from lightning_modules.functional import Binary, Cosine, Int8
+from lightning_modules.losses import AnglE, CoSENT, InfoNCE, MarginMSE, Matryoshka, Triplet
 from lightning_modules.schedules import WarmupDecay
 from lightning_modules.sparse_autoencoding import SparseAutoencoding
 
@@ -51,16 +58,24 @@ __all__ = [
     "ActivationDataModule",
     "ActivationExtraction",
     "ActivationWriter",
+    "AnglE",
     "BatchTopK",
+    "Binary",
     "CheckpointRetention",
+    "CoSENT",
     "CodeSearchTriplets",
+    "CollapseAlarm",
     "ConcatenatedEncoder",
     "Constant",
+    "ContrastiveEmbedding",
+    "Cosine",
     "CrossLayerTranscoder",
     "Crosscoder",
     "DatasetScale",
     "DeadNeuronResampling",
     "DictionaryRecovery",
+    "EmbeddingProjector",
+    "EmbeddingSummary",
     "Exponential",
     "ExtractionProgress",
     "Extractor",
@@ -70,12 +85,16 @@ __all__ = [
     "HeldOut",
     "HierarchicalTopK",
     "HuggingFaceDataset",
+    "InfoNCE",
+    "Int8",
     "JointExtractor",
     "JumpReLU",
     "LayerNormalization",
     "LoRA",
     "LogNormal",
+    "MarginMSE",
     "MatchingPursuit",
+    "Matryoshka",
     "MatryoshkaBatchTopK",
     "Mixture",
     "NoNormalization",
@@ -96,8 +115,10 @@ __all__ = [
     "TopK",
     "TrainingProgress",
     "Transcoder",
+    "Triplet",
     "TripletDataModule",
     "TripletDataset",
     "TripletFiles",
+    "TripletPreview",
     "WarmupDecay",
 ]

@@ -200,7 +200,7 @@ class ContrastiveEmbedding(LightningModule):
         devices = [] if self.device.type == "cpu" else [self.device]
         with torch.random.fork_rng(devices, device_type=self.device.type if devices else "cuda"):
             texts = self.encoder.encode(batch.texts)
-            self._loss_of(batch, texts).backward()
+            torch.autograd.backward(self._loss_of(batch, texts))
         for parameter in self.parameters():
             parameter.grad = None
         evaluation = EmbeddingEvaluation(self.encoder.width)
@@ -276,19 +276,19 @@ class ContrastiveEmbedding(LightningModule):
         if not len(self.data.rows(split)):
             return ShownEmbeddings(torch.empty(0, self.encoder.width), [], [])
         task = self.data.retrieval(split)
-        positive = task.documents[task.relevant[:, 1].unique()]
+        positive = task.documents[torch.unique(task.relevant[:, 1])]
         by_role = {"anchor": task.queries, "positive": positive}
         by_role["negative"] = task.documents[~torch.isin(task.documents, positive)]
         by_role = {role: ids[: texts // len(by_role)] for role, ids in by_role.items()}
         ids = torch.cat(list(by_role.values()))
-        parts = [self.data.table(split).texts(some) for some in ids.split(TEXTS_AT_ONCE)]
+        parts = [self.data.table(split).texts(some) for some in torch.split(ids, TEXTS_AT_ONCE)]
         vectors = torch.cat([self.embed(part) for part in parts])
         how = self.tokenisations()[0]
         tokenizer = load_tokenizer(how.tokenizer, how.revision)
         shown = [
-            tokenizer.decode(tokens, skip_special_tokens=True)
+            str(tokenizer.decode(tokens, skip_special_tokens=True))
             for part in parts
-            for tokens in part[0].tokens.split(part[0].lengths.tolist())
+            for tokens in torch.split(part[0].tokens, part[0].lengths.tolist())
         ]
         return ShownEmbeddings(vectors, shown, [role for role, some in by_role.items() for _ in some])
 

@@ -59,7 +59,7 @@ class EmbeddingEvaluation(nn.Module):
             UserError: an embedding is not finite.
         """
         there = batch.negatives[batch.negatives >= 0]
-        queries, documents = batch.anchors.unique(), torch.cat([batch.positives, there]).unique()
+        queries, documents = torch.unique(batch.anchors), torch.unique(torch.cat([batch.positives, there]))
         pairs = torch.stack([batch.ids[batch.anchors], batch.ids[batch.positives]], dim=1)
         self.retrieval.update(texts[queries], batch.ids[queries], texts[documents], batch.ids[documents], pairs)
         self.triplets.update(texts, batch.anchors, batch.positives, batch.negatives)

@@ -11,6 +11,7 @@ from lightning_modules.functional.pooling import Pooling, pooled
 from lightning_modules.functional.prefixes import prefix_errors
 from lightning_modules.functional.pursuit import matching_pursuit, merge_repeats
 from lightning_modules.functional.quantised import Binary, Int8, Int8Scale
+from lightning_modules.functional.ranking import masked_row_means, order_loss
 from lightning_modules.functional.reconstruction import (
     Spread,
     fraction_of_variance_unexplained,
@@ -69,6 +70,7 @@ __all__ = [
     "geometric_median",
     "linear_batch_topk",
     "linear_topk",
+    "masked_row_means",
     "matching_pursuit",
     "max_cosines",
     "mean_pairwise_cosine",
@@ -77,6 +79,7 @@ __all__ = [
     "nested_squared_error",
     "next_token_sums",
     "occurring_with",
+    "order_loss",
     "paired_bootstrap",
     "pooled",
     "prefix_errors",

@@ -32,7 +32,7 @@ def naive(some, temperature, direction, in_batch, margin=None):
     ids = some.ids.tolist()
     queries = {ids[a]: a for a in anchors}
     documents = {ids[d]: d for d in [*positives, *itertools.chain(*negatives)] if d >= 0}
-    total = torch.zeros((), dtype=some.texts.dtype)
+    total = 0 * some.texts.sum()
     for a, p, own in zip(anchors, positives, negatives, strict=True):
         pairs = list(zip(anchors, positives, strict=True))
         no_document = {ids[a]} | {ids[y] for x, y in pairs if ids[x] == ids[a]}
@@ -59,7 +59,7 @@ def naive(some, temperature, direction, in_batch, margin=None):
     st.sampled_from([(0.5, *kind) for kind in itertools.product(DIRECTIONS, [True])] + [(0.2, DIRECTIONS[0], False)]),
     st.sampled_from([None, 0.0, 0.3, -0.5]),
 )
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_value_and_gradient_are_those_of_a_double_loop(some, kind, margin):
     temperature, direction, in_batch = kind
     loss = InfoNCE(temperature, direction, in_batch, guide_margin=margin)
@@ -75,7 +75,7 @@ def test_gradcheck(direction):
 
 
 @given(batches(), st.sampled_from(DIRECTIONS), st.integers(0, 99))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_neither_the_order_nor_the_scale_of_texts_says_anything(some, direction, seed):
     loss = InfoNCE(direction=direction, guide_margin=0.05)
     order_says_nothing(loss, some, seed)

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from backbones import Encoder, TextEncoder
 from exports.markdown import columns, front_matter, run_section, table
 from exports.trained import Trained
@@ -21,11 +23,15 @@ class Training:
     Attributes:
         before: metrics of the weights that training began with, by name.
         after: metrics of the exported weights.
+        data: the datamodule of the examples, as class_path and init_args.
+        loss: what was minimised, likewise.
         record: of the run.
     """
 
     before: Mapping[str, float] = field(default_factory=dict)
     after: Mapping[str, float] = field(default_factory=dict)
+    data: Mapping[str, Any] = field(default_factory=dict)
+    loss: Mapping[str, Any] = field(default_factory=dict)
     record: RunRecord | None = None
 
     @classmethod
@@ -37,21 +43,11 @@ class Training:
         """
         # on "meta" the optimiser's tensors take no memory
         before = load_plain(trained.checkpoint.path / STATE, "meta").get("scores_before", {})
-        return cls(before, trained.metrics, trained.record)
-
-    @property
-    def loss(self) -> Mapping[str, Any]:
-        """Class and settings of what was minimised."""
-        spec = {} if self.record is None else self.record.spec
-        loss: Mapping[str, Any] = spec.get("model", {}).get("init_args", {}).get("loss") or {}
-        return loss
-
-    @property
-    def data(self) -> Mapping[str, Any]:
-        """Class and settings of the examples."""
-        spec = {} if self.record is None else self.record.spec
-        data: Mapping[str, Any] = spec.get("data") or {}
-        return data
+        if trained.record is None:
+            return cls(before, trained.metrics)
+        spec = trained.record.spec
+        loss = spec.get("model", {}).get("init_args", {}).get("loss") or {}
+        return cls(before, trained.metrics, _data(trained.record), loss, trained.record)
 
 
 def encoder_card(encoder: Encoder, parts: list[TextEncoder], library: str, usage: str, training: Training) -> str:
@@ -97,21 +93,34 @@ def _origin(part: TextEncoder, index: int | None) -> str:
     return f"{title}\n{table({name.replace('_', ' '): value for name, value in lineage.items()} | prompts)}"
 
 
+def _data(record: RunRecord) -> Mapping[str, Any]:
+    """Settings of the data as the last attempt's config has them, with the hash of what the source yielded."""
+    spec: Mapping[str, Any] = record.spec.get("data") or {}
+    configs = [record.folder / f"config.{attempt.number}.yaml" for attempt in reversed(record.attempts)]
+    config = next((path for path in configs if path.is_file()), None)
+    if config is None:
+        return spec
+    said: dict[str, Any] = yaml.safe_load(config.read_text(encoding="utf-8"))["data"]
+    known = spec.get("init_args", {})
+    hashes = {name: value["sha256"] for name, value in known.items() if isinstance(value, dict) and "sha256" in value}
+    said.get("init_args", {}).pop("cache", None)  # where the same tokens were kept
+    return {**said, "sha256": hashes}
+
+
 def _described(named: Mapping[str, Any]) -> str:
-    """A class and its settings, those of a class in it with a dot."""
+    """A class and its settings, those in another with a dot."""
     rows: dict[str, Any] = {}
 
-    def gather(value: Mapping[str, Any], prefix: str) -> None:
-        if "class_path" in value:
-            rows[prefix or "class"] = str(value["class_path"]).rpartition(".")[2]
-        for name, inner in dict(value.get("init_args") or {}).items():
-            where = f"{prefix}.{name}" if prefix else name
-            if isinstance(inner, Mapping) and "class_path" in inner:
-                gather(inner, where)
+    def gather(value: Mapping[str, Any], path: tuple[str, ...]) -> None:
+        for name, inner in value.items():
+            if name == "class_path":
+                rows[".".join(path) or "class"] = str(inner).rpartition(".")[2]
+            elif isinstance(inner, Mapping):
+                gather(inner, path if name == "init_args" else (*path, name))
             else:
-                rows[where] = inner
+                rows[".".join((*path, name))] = inner
 
-    gather(named, "")
+    gather(named, ())
     return table(rows)
 
 

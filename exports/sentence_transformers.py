@@ -1,7 +1,7 @@
-"""The folder that `sentence_transformers.SentenceTransformer` loads, of releases 5 and 6.
+"""The folder that `sentence_transformers.SentenceTransformer` loads.
 
 modules.json names three modules, each with its settings in a folder: the transformer at the top, `1_Pooling`, and
-`2_Normalize` where the encoder brings its vectors to norm 1. Settings go by the names that both releases read.
+`2_Normalize` where the encoder brings its vectors to norm 1. Settings go by the names of release 5, which 6 reads too.
 """
 
 from __future__ import annotations

@@ -72,8 +72,6 @@ def test_a_graph_that_computes_something_else_is_refused(encoders, tmp_path, mon
 
 def test_a_missing_package_is_said_before_anything_is_made(encoders, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxscript", None)
-    with pytest.raises(
-        UserError, match=r'the format onnx needs the package onnxscript: run pip install -e ".\[onnx\]"'
-    ):
+    with pytest.raises(UserError, match=r'onnx needs the package onnxscript: run pip install -e ".\[onnx\]"'):
         export_encoder(encoders["causal"], tmp_path / "files", "onnx")
     assert not list(tmp_path.iterdir())

@@ -7,6 +7,7 @@ import importlib.util
 import warnings
 from typing import Any
 
+import torch
 from jsonargparse.typing import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import nn
 from transformers import PreTrainedModel
@@ -79,8 +80,12 @@ class LoRA:
 
 
 def merged(backbone: PreTrainedModel) -> PreTrainedModel:
-    """A copy with the adapters added to the weights: the model's own modules and names, nothing of peft."""
+    """A copy with the adapters added to the weights: the model's own modules and names, nothing of peft.
+
+    It is in float32, since the sum would be rounded in less.
+    """
     whole = copy.deepcopy(backbone)
+    whole.to(torch.float32)  # type: ignore[arg-type]
     for path, module in list(whole.named_modules()):
         if hasattr(module, "get_base_layer") and hasattr(module, "merge"):
             module.merge()

@@ -185,7 +185,7 @@ class TextEncoder(Encoder):
         return normalize(vectors, dim=1) if self.normalize else vectors
 
     def plain_backbone(self) -> PreTrainedModel:
-        """A copy of the model as transformers would save it: adapters are merged into the weights."""
+        """A copy of the model as transformers would save it, in float32: adapters are merged into the weights."""
         plain = merged(self._built())
         unroute_linear_layers(plain)
         return plain

@@ -1,19 +1,30 @@
+from exports.encoder_card import Training
+from exports.encoder_formats import ENCODER_FORMATS, EncoderFormatName
+from exports.encoders import export_encoder
 from exports.exporting import export_model
 from exports.folding import Folded, fold
 from exports.formats import FORMATS, FormatName
 from exports.importing import import_autoencoder
-from exports.trained import Trained, alone, find_trained, load_trained, members_of
+from exports.kinds import Kind, kind_of
+from exports.trained import Trained, alone, find_trained, load_encoder, load_trained, members_of
 
 __all__ = [
+    "ENCODER_FORMATS",
     "FORMATS",
+    "EncoderFormatName",
     "Folded",
     "FormatName",
+    "Kind",
     "Trained",
+    "Training",
     "alone",
+    "export_encoder",
     "export_model",
     "find_trained",
     "fold",
     "import_autoencoder",
+    "kind_of",
+    "load_encoder",
     "load_trained",
     "members_of",
 ]

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from typing import Any
 
-import yaml
-
 from exports.formats import FormatName
+from exports.markdown import front_matter, run_section, table
 from exports.provenance import Provenance
 from lightning_modules.sparse_autoencoding import SparseAutoencoding
 
@@ -29,7 +27,7 @@ def model_card(model: SparseAutoencoding, format: FormatName, loading: str, prov
         provenance: what is known of their origin.
     """
     autoencoder = model.autoencoder
-    head = {"library_name": LIBRARY[format], "tags": ["sparse-autoencoder", "interpretability"]}
+    head: dict[str, Any] = {"library_name": LIBRARY[format], "tags": ["sparse-autoencoder", "interpretability"]}
     if provenance.model_name and ":" not in provenance.model_name:
         head["base_model"] = provenance.model_name
     widths = [f"{name} [{width}]" for name, width in (model.shapes or {}).items()]
@@ -41,16 +39,16 @@ def model_card(model: SparseAutoencoding, format: FormatName, loading: str, prov
         "reconstructed": ", ".join(widths[place] for place in model.only.pair.sides.reconstructed),
     }
     parts = [
-        f"---\n{yaml.safe_dump(head, sort_keys=False)}---\n",
+        front_matter(head),
         f"# {type(autoencoder).__name__} on {what['read']}\n",
-        _table(what),
+        table(what),
         f"{PLAIN if format == 'safetensors' else FOLDED}\n",
         f"```\n{loading}\n```\n",
         "## Data\n",
-        _table(_data(provenance)),
+        table(_data(provenance)),
         "## Metrics\n",
-        _table({name: f"{value:.6g}" for name, value in sorted(provenance.metrics.items())}),
-        *_run(provenance),
+        table({name: f"{value:.6g}" for name, value in sorted(provenance.metrics.items())}),
+        *run_section(provenance.record),
     ]
     return "\n".join(parts)
 
@@ -63,35 +61,3 @@ def _data(provenance: Provenance) -> dict[str, Any]:
         **{f"text.{name}": value for name, value in provenance.text.items()},
         "sha256 of the activations": provenance.store_sha256,
     }
-
-
-def _run(provenance: Provenance) -> Iterable[str]:
-    record = provenance.record
-    if record is None:
-        return
-    git = record.git
-    yield "## Training\n"
-    yield _table(
-        {
-            "run": f"{record.name}, {record.id}",
-            "ended": record.ended,
-            "steps": f"{record.progress.step:,}",
-            "code": f"{git.get('commit') or 'no commit'}{' with changes' if git.get('dirty') else ''}",
-            "spec": record.spec_fingerprint,
-            "exec": record.exec_fingerprint,
-            **{name: record.packages[name] for name in ("torch", "lightning") if name in record.packages},
-        }
-    )
-    yield f"```yaml\n{yaml.safe_dump(record.spec, sort_keys=False, allow_unicode=True)}```\n"
-
-
-def _table(rows: Mapping[str, Any]) -> str:
-    known = {name: value for name, value in rows.items() if value not in (None, "", {}, [])}
-    if not known:
-        return "Not known.\n"
-    lines = [f"| {name} | {_cell(value)} |" for name, value in known.items()]
-    return "\n".join(["| | |", "| --- | --- |", *lines, ""])
-
-
-def _cell(value: Any) -> str:
-    return " ".join(str(value).split()).replace("|", "\\|")

@@ -6,9 +6,14 @@ import copy
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
+from lightning.pytorch import LightningModule
+
+from backbones import Encoder, TextEncoder
 from exports.importing import CHECKPOINT
-from lightning_modules.checkpoint_files import read_model
+from lightning_modules.checkpoint_files import read_hyper_parameters
+from lightning_modules.contrastive_embedding import ContrastiveEmbedding
 from lightning_modules.sparse_autoencoding import SparseAutoencoding
 from lightning_modules.sweep import ONLY
 from run_store import UserError
@@ -18,6 +23,8 @@ from run_store.layout import CHECKPOINTS_NAME, METADATA_NAME
 from run_store.listing import resolve_run
 from run_store.record import RunRecord, read_record
 from run_store.selection import Direction
+
+Module = TypeVar("Module", bound=LightningModule)
 
 
 @dataclass(frozen=True)
@@ -79,8 +86,16 @@ def members_of(trained: Trained) -> list[str | None]:
     Raises:
         UserError: the checkpoint is damaged.
     """
-    settings = read_model(trained.checkpoint.path).get("hyper_parameters", {})
-    return [*(settings.get("members") or [None])]
+    return [*(read_hyper_parameters(trained.checkpoint.path).get("members") or [None])]
+
+
+def holds_encoder(trained: Trained) -> bool:
+    """Whether a text encoder was trained, and no sparse autoencoder.
+
+    Raises:
+        UserError: the checkpoint is damaged.
+    """
+    return "encoder" in read_hyper_parameters(trained.checkpoint.path)
 
 
 def load_trained(trained: Trained) -> SparseAutoencoding:
@@ -89,15 +104,35 @@ def load_trained(trained: Trained) -> SparseAutoencoding:
     Raises:
         UserError: the checkpoint is damaged, of no sparse autoencoder, or has no such member.
     """
+    model = _loaded(SparseAutoencoding, trained, "sparse autoencoder")
+    return model if trained.member is None else alone(model, trained.member)
+
+
+def load_encoder(trained: Trained) -> Encoder:
+    """Its text encoder, in evaluation, with the prompts that it was trained with.
+
+    Raises:
+        UserError: the checkpoint is damaged, or of no text encoder.
+    """
+    encoder = _loaded(ContrastiveEmbedding, trained, "text encoder").encoder
+    data = {} if trained.record is None else trained.record.spec.get("data", {}).get("init_args", {})
+    for part in encoder.modules():
+        if isinstance(part, TextEncoder):
+            # the data may have had its own
+            part.prompts = {**part.prompts, **(data.get("prompts") or {})}
+    return encoder
+
+
+def _loaded(kind: type[Module], trained: Trained, what: str) -> Module:
     path = trained.checkpoint.path
     try:
-        model = SparseAutoencoding.load_from_checkpoint(path).eval()
+        model = kind.load_from_checkpoint(path).eval()
         # Lightning makes the classes of these settings and forgets the settings
-        model.hparams.update(read_model(path)["hyper_parameters"])
-        return model if trained.member is None else alone(model, trained.member)
-    except (TypeError, KeyError, RuntimeError) as error:
+        model.hparams.update(read_hyper_parameters(path))
+        return model
+    except (TypeError, KeyError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]
-        raise UserError(f"{path} holds no sparse autoencoder that can be made from its settings ({reason})") from error
+        raise UserError(f"{path} holds no {what} that can be made from its settings ({reason})") from error
 
 
 def alone(model: SparseAutoencoding, name: str) -> SparseAutoencoding:

@@ -123,6 +123,20 @@ def read_model(folder: str | os.PathLike[str]) -> dict[str, Any]:
     return _with_state_dict(header, weights)
 
 
+def read_hyper_parameters(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """What the model was made with, without reading its weights.
+
+    Raises:
+        UserError: the checkpoint is missing or damaged.
+    """
+    folder = Path(folder)
+    _refuse_damage(folder, WEIGHTS)
+    header = read_header(folder / WEIGHTS)
+    if header is None:  # it holds what JSON cannot
+        header = read_checkpoint(folder)
+    return dict(header.get("hyper_parameters", {}))
+
+
 def as_one_file(path: str | os.PathLike[str]) -> Any:
     """What `LightningModule.load_from_checkpoint` can read: of a folder its model as a file in memory, else the path.
 
@@ -150,7 +164,20 @@ def read_weights(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path} is missing or damaged: use another checkpoint") from error
     weights |= {name: weights[holder] for name, holder in json.loads(written.get("shared", "{}")).items()}
-    return weights, json.loads(written["checkpoint"]) if "checkpoint" in written else None
+    return weights, _header_in(written)
+
+
+def read_header(path: str | os.PathLike[str]) -> dict[str, Any] | None:
+    """The header of a weights file; None where it has none.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return _header_in(file.metadata() or {})
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} is missing or damaged: use another checkpoint") from error
 
 
 def load_plain(path: str | os.PathLike[str], map_location: MapLocation = "cpu") -> dict[str, Any]:
@@ -165,6 +192,10 @@ def load_plain(path: str | os.PathLike[str], map_location: MapLocation = "cpu") 
         return torch.load(path, map_location=map_location, weights_only=True)  # type: ignore[no-any-return]
     except (UnpicklingError, RuntimeError, EOFError, OSError) as error:
         raise UserError(f"the checkpoint {path} is damaged or not one of ours: resume from another one") from error
+
+
+def _header_in(written: Mapping[str, str]) -> dict[str, Any] | None:
+    return json.loads(written["checkpoint"]) if "checkpoint" in written else None
 
 
 def _with_state_dict(rest: dict[str, Any], weights: dict[str, Tensor]) -> dict[str, Any]:

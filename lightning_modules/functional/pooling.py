@@ -27,7 +27,8 @@ def pooled(hidden: Tensor, real: Tensor, pooling: Pooling) -> Tensor:
         return hidden.masked_fill(~real.unsqueeze(2), -torch.inf).amax(dim=1)
     lengths = real.sum(dim=1)
     if pooling == "last_token":
-        return hidden[torch.arange(len(hidden), device=hidden.device), lengths - 1]
+        # a graph that is made of this would take len() for a constant
+        return hidden[torch.arange(hidden.shape[0], device=hidden.device), lengths - 1]
     weights = real * torch.arange(1, real.shape[1] + 1, device=real.device) if pooling == "weighted_mean" else real
     # Padding is cut off before it is weighed: what stands there may be infinite, and 0 · ∞ is no number.
     hidden = hidden.masked_fill(~real.unsqueeze(2), 0)

@@ -52,6 +52,18 @@ def test_merging_gives_a_plain_model_that_does_the_same(models, model):
     assert not torch.allclose(encoder.encode([texts]), expected, atol=1e-2)
 
 
+def test_adapters_on_bfloat16_weights_are_merged_without_rounding(models):
+    encoder = adapted(models["bert"], LoRA(r=2), dtype="bfloat16")
+    layer = next(module for module in encoder.modules() if hasattr(module, "lora_B"))
+    with torch.no_grad():
+        layer.lora_B["default"].weight.fill_(1e-5)
+    name = next(name for name, module in encoder.backbone.named_modules() if module is layer)
+    merged = encoder.plain_backbone().get_submodule(name).weight
+    expected = layer.get_base_layer().weight.float() + layer.get_delta_weight("default").float()
+    torch.testing.assert_close(merged, expected)
+    assert not torch.equal(merged, merged.bfloat16().float())
+
+
 def test_weights_below_adapters_may_be_bfloat16(models):
     encoder = adapted(models["bert"], LoRA(r=2), dtype="bfloat16")
     encoder.precision = "auto"

@@ -97,6 +97,12 @@ def test_a_fit_starts_from_what_was_imported(job, run, tmp_path, capsys):
     assert record.metrics["train/fvu"] < 0.7
 
 
+def test_a_format_of_text_encoders_is_refused(run, tmp_path, capsys):
+    assert exported(run, tmp_path / "files", "onnx") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "format onnx is not for a sparse autoencoder, which this is: choose saelens, sparsify or safetensors" in line
+
+
 def test_the_card_tells_variant_metrics_data_and_code(run, tmp_path):
     assert exported(run, tmp_path / "files") == 0
     card = (tmp_path / "files" / "README.md").read_text()
@@ -147,7 +153,7 @@ def test_an_unfinished_run_is_refused_by_its_status(run, tmp_path, capsys):
     ("arguments", "message"),
     [
         (["export"], "is missing: python main.py export --"),
-        (["export", "--run", "x", "--format", "onnx", "--output", "y"], "format cannot be 'onnx'"),
+        (["export", "--run", "x", "--format", "gguf", "--output", "y"], "format cannot be 'gguf'"),
         (["export", "--rum", "x", "--run", "x", "--format", "saelens", "--output", "y"], "the nearest are run"),
         (["export", "--run", "nowhere", "--format", "saelens", "--output", "y"], "there is no run nowhere"),
         (["import", "x"], "--output is missing: python main.py import --output VALUE"),

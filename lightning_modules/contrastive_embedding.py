@@ -9,19 +9,17 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.nn.functional import normalize
-from typing_extensions import Self
 
 from backbones.chunks import in_batch_order
 from backbones.encoder import Encoder
 from backbones.tokenizers import load_tokenizer
 from datamodules.triplets import Tokenisation, TokenisedTexts, TripletBatch
-from lightning_modules.checkpoint_files import as_one_file
 from lightning_modules.embedding_evaluation import EmbeddingEvaluation, ShownEmbeddings, Similarities
+from lightning_modules.folder_checkpoints import LoadsFolders
 from lightning_modules.functional import ScoreSpace, cached_loss
 from lightning_modules.hyperparameters import keep_plain
 from lightning_modules.losses import ContrastiveLoss, EmbeddedBatch, InfoNCE
@@ -36,7 +34,7 @@ TEXTS_AT_ONCE = 256
 LOOK_EVERY_N_STEPS_ON_A_GPU = 50
 
 
-class ContrastiveEmbedding(LightningModule):
+class ContrastiveEmbedding(LoadsFolders):
     """LightningModule around a text encoder and a contrastive loss.
 
     Each different text of a batch is encoded once, sorted by length in chunks of little padding. Validation scores
@@ -305,21 +303,3 @@ class ContrastiveEmbedding(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
         self.scores_before = dict(checkpoint.get("scores_before", {}))
-
-    @classmethod
-    def load_from_checkpoint(
-        cls,
-        checkpoint_path: Any,
-        map_location: Any = None,
-        hparams_file: Any = None,
-        strict: bool | None = None,
-        weights_only: bool | None = None,
-        **kwargs: Any,
-    ) -> Self:
-        """As Lightning's, and from a checkpoint folder, of which only weights and hyper-parameters are read.
-
-        Raises:
-            UserError: the checkpoint is damaged.
-        """
-        file = as_one_file(checkpoint_path)
-        return super().load_from_checkpoint(file, map_location, hparams_file, strict, weights_only, **kwargs)

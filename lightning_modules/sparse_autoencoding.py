@@ -9,17 +9,15 @@ from typing import Any, Literal
 
 import torch
 from jsonargparse.typing import NonNegativeFloat, PositiveInt
-from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.optim import Optimizer
-from typing_extensions import Self
 
 from datamodules.shards import ActivationBatch
 from lightning_modules.activation_source import ActivationSource
 from lightning_modules.autoencoders import Autoencoder, DatasetScale, Normalization
-from lightning_modules.checkpoint_files import as_one_file
+from lightning_modules.folder_checkpoints import LoadsFolders
 from lightning_modules.functional import Codes
 from lightning_modules.hyperparameters import keep_plain
 from lightning_modules.members import Figures, Member, telling, under_names
@@ -44,7 +42,7 @@ DEAD_AFTER_SHARE_OF_RUN = 1 / 8
 LOOK_BESIDE_A_SCALER_EVERY_N_STEPS = 50
 
 
-class SparseAutoencoding(LightningModule):
+class SparseAutoencoding(LoadsFolders):
     """LightningModule around an autoencoder, or around several that read the same batches: loss, schedules,
     dead-latent counters and metrics.
 
@@ -344,24 +342,6 @@ class SparseAutoencoding(LightningModule):
             for name, member in self.members.by_name.items():
                 member.memory.load_state_dict(checkpoint["memory"][name])
                 self.watches[name].load_state_dict(checkpoint["non_finite"][name])
-
-    @classmethod
-    def load_from_checkpoint(
-        cls,
-        checkpoint_path: Any,
-        map_location: Any = None,
-        hparams_file: Any = None,
-        strict: bool | None = None,
-        weights_only: bool | None = None,
-        **kwargs: Any,
-    ) -> Self:
-        """As Lightning's, and from a checkpoint folder, of which only weights and hyper-parameters are read.
-
-        Raises:
-            UserError: the checkpoint is damaged.
-        """
-        file = as_one_file(checkpoint_path)
-        return super().load_from_checkpoint(file, map_location, hparams_file, strict, weights_only, **kwargs)
 
     # ---- evaluation
 

@@ -1,0 +1,32 @@
+"""What every trained module here has in common: it can be loaded from a checkpoint folder."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning.pytorch import LightningModule
+from typing_extensions import Self
+
+from lightning_modules.checkpoint_files import as_one_file
+
+
+class LoadsFolders(LightningModule):
+    """Base of the modules that are trained."""
+
+    @classmethod
+    def load_from_checkpoint(
+        cls,
+        checkpoint_path: Any,
+        map_location: Any = None,
+        hparams_file: Any = None,
+        strict: bool | None = None,
+        weights_only: bool | None = None,
+        **kwargs: Any,
+    ) -> Self:
+        """As Lightning's, and from a checkpoint folder, of which only weights and hyper-parameters are read.
+
+        Raises:
+            UserError: the checkpoint is damaged.
+        """
+        file = as_one_file(checkpoint_path)
+        return super().load_from_checkpoint(file, map_location, hparams_file, strict, weights_only, **kwargs)

@@ -14,8 +14,8 @@ from typing import NamedTuple
 import torch
 from jsonargparse.typing import PositiveInt
 from torch import Tensor
-from torch.nn.functional import normalize
 
+from lightning_modules.functional.similarities import unit, widened
 from run_store import UserError
 
 
@@ -91,8 +91,7 @@ def rounding_of_products(dtype: torch.dtype) -> float:
 
 def unit_rows(embeddings: Tensor) -> Tensor:
     """Rows [n, d] at unit length, in float32 or float64; a row of zeros stays one."""
-    precise = embeddings if embeddings.dtype == torch.float64 else embeddings.float()
-    return normalize(precise, dim=1)
+    return unit(widened(embeddings))
 
 
 def refuse_non_finite(embeddings: Tensor, what: str) -> None:

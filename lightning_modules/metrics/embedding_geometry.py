@@ -7,8 +7,13 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from lightning_modules.functional import effective_rank, mean_pairwise_cosine, refuse_non_finite, uniformity
-from lightning_modules.metrics.distinct import first_of_each
+from lightning_modules.functional import (
+    effective_rank,
+    first_occurrences,
+    mean_pairwise_cosine,
+    refuse_non_finite,
+    uniformity,
+)
 
 
 class EmbeddingGeometry(Metric):
@@ -79,7 +84,7 @@ class EmbeddingGeometry(Metric):
         return {name: value.float() for name, value in scores.items()}
 
     def _sample(self, embeddings: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
-        _, first = first_of_each(scattered(ids))
+        first, _ = first_occurrences(scattered(ids))
         return embeddings[first[: self.texts]], ids[first[: self.texts]]
 
 

@@ -10,8 +10,14 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from lightning_modules.functional import Cosine, Relevance, ScoreSpace, relevant_ranks, retrieval_scores
-from lightning_modules.metrics.distinct import first_of_each
+from lightning_modules.functional import (
+    Cosine,
+    Relevance,
+    ScoreSpace,
+    first_occurrences,
+    relevant_ranks,
+    retrieval_scores,
+)
 from run_store import UserError
 
 
@@ -108,10 +114,8 @@ class Retrieval(Metric):
             return self._query_scores()
 
     def _query_scores(self) -> QueryScores:
-        query_ids, first = first_of_each(dim_zero_cat(self.query_ids))
-        queries = dim_zero_cat(self.query_embeddings)[first]
-        document_ids, first = first_of_each(dim_zero_cat(self.document_ids))
-        documents = dim_zero_cat(self.document_embeddings)[first]
+        query_ids, queries = _each_once(self.query_ids, self.query_embeddings)
+        document_ids, documents = _each_once(self.document_ids, self.document_embeddings)
         relevance = self._relevance(query_ids, document_ids)
         excluded = None
         if self.exclude_own:
@@ -143,6 +147,13 @@ class Retrieval(Metric):
             for side, ids, what in ((0, query_ids, "query"), (1, document_ids, "document"))
         )
         return Relevance(queries, documents, most[most > 0])
+
+
+def _each_once(ids: list[Tensor], embeddings: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """The different ids, ascending, and the first embedding of each."""
+    every = dim_zero_cat(ids)
+    first, _ = first_occurrences(every)
+    return every[first], dim_zero_cat(embeddings)[first]
 
 
 def _places(wanted: Tensor, ids: Tensor, what: str) -> Tensor:

@@ -236,7 +236,7 @@ class ContrastiveEmbedding(LoadsFolders):
             self.train(training)
 
     def _on_device(self, texts: tuple[TokenisedTexts, ...]) -> tuple[TokenisedTexts, ...]:
-        return tuple(TokenisedTexts(part.tokens.to(self.device), part.lengths) for part in texts)
+        return tuple(TokenisedTexts(part.tokens.to(self.device), part.lengths.to(self.device)) for part in texts)
 
     def _evaluate(self, batch: TripletBatch) -> None:
         self.evaluation.update(batch, self.encoder.encode(batch.texts))

@@ -92,10 +92,19 @@ def run(arguments: Sequence[str]) -> int:
     finally:
         sys.argv = argv
     settings = parsed.config
+    _refuse_unclear(settings.only, given)
     subject, device = _subject_of(parsed.model, parsed.datamodule), _device(settings.device)
     verdicts = carry_out(subject, parsed.config_init.limits, settings.only, device)
     print(as_json(verdicts) if settings.json else as_text(verdicts))
     return 0 if all(verdict.passed for verdict in verdicts) else FAILED
+
+
+def _refuse_unclear(only: Sequence[Part], arguments: Sequence[str]) -> None:
+    if not only:
+        raise UserError(f"only is empty, and nothing checked would pass: name some of {', '.join(PARTS)}")
+    # the parser would take the last one
+    if sum(argument.partition("=")[0] == "--only" for argument in arguments) > 1:
+        raise UserError("only is given twice: name all parts behind one, as in --only loading quality")
 
 
 def _subject_of(model: LightningModule, data: LightningDataModule | None) -> Subject:
@@ -116,6 +125,8 @@ def _device(name: str) -> torch.device:
 
 def _explained(error: ArgumentError, arguments: Sequence[str]) -> str:
     """As for `fit`, which lacks the settings of `check`."""
+    if "arguments are required" in str(error):
+        return "check needs the config of an embedding model, such as --config configs/embedder.yaml"
     if found := re.search(r"(?:unrecognized arguments: -*|does not accept option ')([\w.]+)", str(error)):
         group, _, option = found[1].partition(".")
         if group == "limits" or "Group 'limits'" in str(error):

@@ -112,6 +112,8 @@ def test_a_model_that_cannot_be_loaded_fails_every_part(check, tiny, tmp_path, d
         (["--only", "speed"], "only"),
         (["--limits.single_m=50"], "there is no setting limits.single_m: the nearest are single_ms"),
         (["--limits.single_ms=-1"], "limits.single_ms"),
+        (["--only=quality", "--only", "loading"], "only is given twice"),
+        (["--only=[]"], "only"),
         (["--onyl=quality"], "there is no setting onyl: the nearest are only"),
         (["--model.encoder.modle=x"], "model.encoder.modle"),
         (["--model.optimizer.lr=0"], "must be above 0"),
@@ -132,8 +134,25 @@ def test_a_config_of_another_model_is_refused(capsys):
     assert "check is for embedding models, and the config has SparseAutoencoding" in capsys.readouterr().err
 
 
+def test_without_a_config_one_is_asked_for(capsys):
+    assert main(["check", "--json"]) == 2
+    assert "--config configs/embedder.yaml" in capsys.readouterr().err
+
+
+def test_a_config_may_hold_limits_and_must_name_a_part(check, tmp_path):
+    path = tmp_path / "more.yaml"
+    path.write_text("limits: {min_tensors: 104}\nonly: [loading]\n")
+    code, out, _ = check("--config", str(path))
+    assert code == 1
+    assert "limits.min_tensors 104" in out
+    path.write_text("only: []\n")
+    code, _, err = check("--config", str(path))
+    assert code == 2
+    assert "only is empty" in err
+
+
 @pytest.mark.slow
 def test_the_real_model_passes(capsys):
-    config = ["check", "--config", "configs/embedder.yaml", "--device=cpu", "--json", *PATIENT]
-    assert main(config) == 0
+    config = ["check", "--config", "configs/embedder.yaml", "--model.encoder", "minilm", "--device=cpu", "--json"]
+    assert main([*config, *PATIENT]) == 0
     assert len(json.loads(capsys.readouterr().out)["parts"]) == 4

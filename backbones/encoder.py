@@ -45,6 +45,11 @@ class Encoder(nn.Module, ABC):
         """d. Needs no weights."""
 
     @property
+    def normalizes(self) -> bool:
+        """Whether embeddings have norm 1. Needs no weights."""
+        return True
+
+    @property
     @abstractmethod
     def budgets(self) -> list[int]:
         """Padded tokens of a chunk, for each tokenisation."""

@@ -149,6 +149,10 @@ class TextEncoder(Encoder):
         return True if self._saved.normalize is None else self._saved.normalize
 
     @property
+    def normalizes(self) -> bool:
+        return self.normalize
+
+    @property
     def max_length(self) -> int:
         if self.wanted_max_length is not None:
             return int(self.wanted_max_length)

@@ -15,11 +15,18 @@ VERBS = {
     "test": "measure a checkpoint on the test documents",
     "predict": "extract activations into a store",
     "data": "look into an activation store: data inspect STORE",
+    "check": "ask of an embedding model what must hold before it is relied on: loading, quality, convergence, latency",
     "export": "write a trained autoencoder for SAELens or sparsify: export --run RUN --format saelens --output DIR",
     "import": "make a start of a published autoencoder: import FOLDER --output imported/NAME",
     "runs": "list, show, pause, resume, delete or clean runs",
 }
-OWN_ROOM = {"data": "cli.data", "export": "cli.export", "import": "cli.importing", "runs": "cli.runs"}
+OWN_ROOM = {
+    "check": "cli.check",
+    "data": "cli.data",
+    "export": "cli.export",
+    "import": "cli.importing",
+    "runs": "cli.runs",
+}
 """Verbs that are functions of ours, by module; all others are Lightning's."""
 
 INTERRUPTED = 128 + signal.SIGINT

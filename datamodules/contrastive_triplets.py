@@ -79,6 +79,7 @@ class TripletDataModule(LightningDataModule):
         super().__init__()
         # Nodes share the folder of the cache, as they share stores.
         self.prepare_data_per_node = False
+        self.source = source
         self.sources = {"train": source, "validation": validation, "test": test}
         self.batch_size = batch_size
         self.shares = {

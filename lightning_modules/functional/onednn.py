@@ -49,7 +49,6 @@ def runs_on_onednn(x: Tensor, weight: Tensor) -> bool:
     )
 
 
-@cache
 def has_onednn() -> bool:
     """Whether this torch was built with it."""
     available: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]

@@ -197,7 +197,8 @@ def test_rows_are_streamed_in_memory_that_ten_times_the_file_does_not_raise(tmp_
         return highest
 
     peak(10)
-    assert peak(4000) < peak(400) + 50_000 < 400_000
+    # the least of a few: threads that earlier tests have left behind allocate now and then
+    assert min(peak(4000) for _ in range(3)) < min(peak(400) for _ in range(3)) + 50_000 < 400_000
 
 
 def test_parquet_is_streamed_by_row_group(tmp_path):

@@ -6,7 +6,8 @@
 
 Speed: each training runs in a process of its own and they take turns of a few steps, so that a machine that slows down
 slows all. Milliseconds are medians over the turns, a ratio's ends are its quartiles over them. The recipe's dropout is
-off and the rival's is on, as their defaults are; both are there the other way round too.
+off and the rival's is on, as their defaults are; the rival is there without dropout too. What waits keeps its memory,
+so first the rival in float32 takes turns with ours, then the rival in bfloat16; the most is some 16 GB.
 
 Quality: after an epoch of each, NDCG@10 on modules that were not trained on and on another package, every model saved
 and evaluated in float32 by our metric. `fulgurite_same_time` is the recipe with as many epochs as fit the rival's time.
@@ -43,31 +44,27 @@ WARM_UP = 1
 SIZES = {"triplets": 1024, "batch": 64, "max_length": 128, "turns": 4, "turn": 1, "seeds": 3, "queries": 1000}
 QUICK = {"triplets": 24, "batch": 8, "max_length": 16, "turns": 2, "seeds": 2, "queries": 12}
 OURS: dict[str, dict[str, Any]] = {
-    "fulgurite_fp32": {"precision": "float32"},
-    "fulgurite_fp32_dropout": {"precision": "float32", "dropout": True},
-    "fulgurite_gradient_cache": {"precision": "float32"},
-    "fulgurite_bf16": {"precision": "bfloat16"},
-    "fulgurite_bf16_dropout": {"precision": "bfloat16", "dropout": True},
+    "fulgurite_fp32": {"encoder": {"precision": "float32"}, "gradient_cache": False},
+    "fulgurite_gradient_cache": {"encoder": {"precision": "float32"}, "gradient_cache": True},
+    "fulgurite_bf16": {"encoder": {"precision": "bfloat16"}, "gradient_cache": False},
 }
 PEERS = {
-    "sentence_transformers_fp32": {"bf16": False, "dropout": True},
-    "sentence_transformers_fp32_no_dropout": {"bf16": False, "dropout": False},
-    "sentence_transformers_bf16": {"bf16": True, "dropout": True},
-    "sentence_transformers_bf16_no_dropout": {"bf16": True, "dropout": False},
+    "peer_fp32": {"bf16": False, "dropout": True},
+    "peer_fp32_no_dropout": {"bf16": False, "dropout": False},
+    "peer_bf16": {"bf16": True, "dropout": True},
+    "peer_bf16_no_dropout": {"bf16": True, "dropout": False},
 }
-RATIOS = [  # (of, over): how many times as many triplets/s
-    ("fulgurite_fp32", "sentence_transformers_fp32"),
-    ("fulgurite_bf16", "sentence_transformers_fp32"),
-    ("fulgurite_bf16", "sentence_transformers_bf16"),
-    ("fulgurite_fp32", "sentence_transformers_fp32_no_dropout"),
-    ("fulgurite_bf16", "sentence_transformers_fp32_no_dropout"),
-    ("fulgurite_bf16", "sentence_transformers_bf16_no_dropout"),
-    ("fulgurite_fp32_dropout", "sentence_transformers_fp32"),
-    ("fulgurite_bf16_dropout", "sentence_transformers_bf16"),
-    ("fulgurite_gradient_cache", "sentence_transformers_fp32"),
-    ("fulgurite_gradient_cache", "fulgurite_fp32"),
-    ("fulgurite_bf16", "fulgurite_fp32"),
-]
+# those that take turns with one another: what all of them keep while they wait would be too much memory
+GROUPS = {
+    "peer_in_fp32": (
+        "fulgurite_fp32",
+        "fulgurite_gradient_cache",
+        "fulgurite_bf16",
+        "peer_fp32",
+        "peer_fp32_no_dropout",
+    ),
+    "peer_in_bf16": ("fulgurite_bf16", "peer_bf16", "peer_bf16_no_dropout"),
+}
 
 
 def main() -> None:
@@ -89,58 +86,72 @@ def main() -> None:
 
 
 def speed(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Milliseconds, ratios and peak memory by name; a table of them goes to stderr."""
+    """Milliseconds, ratios and peak memory of each group; a table of them goes to stderr."""
     write_triplets(folder / "rows.jsonl", CodeSearch([]).take(options.triplets))
-    workers = started(options, folder)
-    for _ in range(options.turns):
-        for worker in workers:
-            worker.turn()
-    for worker in workers:
-        worker.stop()
-    return report(options, {worker.name: worker for worker in workers})
-
-
-def started(options: argparse.Namespace, folder: Path) -> list[Worker]:
-    """All workers, each warmed up and waiting."""
-    shared = {"rows": str(folder / "rows.jsonl"), "batch": options.batch, "warm_up": WARM_UP, "turn": options.turn}
-    commands = {}
-    for name, encoder in OURS.items():
-        settings: dict[str, Any] = {
-            **shared,
-            "cache": str(folder / "cache"),
-            "encoder": {"model": options.model, "max_length": options.max_length, **encoder},
-            "gradient_cache": name == "fulgurite_gradient_cache",
+    commands = {**our_commands(options, folder), **peer_commands(options, folder)}
+    groups = {}
+    for group, names in GROUPS.items():
+        # each is warmed up and waits
+        workers = {
+            name: Worker(name, commands[name], folder / f"{name}.log", options.turn)
+            for name in names
+            if name in commands and (options.only is None or name in options.only)
         }
-        commands[name] = [sys.executable, str(FOLDER / "embedder_worker.py"), json.dumps(settings)]
-    if python := os.environ.get("FULGURITE_PEERS_PYTHON"):
-        shared |= {"model": str(model_folder(options.model, ())), "max_length": options.max_length, "seed": 0}
-        for name, settings in PEERS.items():
-            file = folder / f"{name}.json"
-            file.write_text(json.dumps({**shared, **settings}))
-            commands[name] = [python, str(FOLDER / "peers" / "train_embedder.py"), str(file)]
-    return [
-        Worker(name, command, folder / f"{name}.log", options.turn)
-        for name, command in commands.items()
-        if options.only is None or name in options.only
-    ]
+        for _ in range(options.turns):
+            for worker in workers.values():
+                worker.turn()
+        for worker in workers.values():
+            worker.stop()
+        if workers:
+            groups[group] = report(options, workers)
+    return groups
+
+
+def our_commands(options: argparse.Namespace, folder: Path) -> dict[str, list[str]]:
+    encoder = {"model": options.model, "max_length": options.max_length}
+    shared = {**turns_of(options, folder), "cache": str(folder / "cache")}
+    settings = {name: {**shared, **own, "encoder": {**encoder, **own["encoder"]}} for name, own in OURS.items()}
+    script = str(FOLDER / "embedder_worker.py")
+    return {name: [sys.executable, script, json.dumps(own)] for name, own in settings.items()}
+
+
+def peer_commands(options: argparse.Namespace, folder: Path) -> dict[str, list[str]]:
+    if not (python := os.environ.get("FULGURITE_PEERS_PYTHON")):
+        return {}
+    model = {"model": str(model_folder(options.model, ())), "max_length": options.max_length, "seed": 0}
+    for name, own in PEERS.items():
+        (folder / f"{name}.json").write_text(json.dumps({**turns_of(options, folder), **model, **own}))
+    script = str(FOLDER / "peers" / "train_embedder.py")
+    return {name: [python, script, str(folder / f"{name}.json")] for name in PEERS}
+
+
+def turns_of(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """What all workers are told."""
+    return {
+        "rows": str(folder / "rows.jsonl"),
+        "batch": options.batch,
+        "warm_up": WARM_UP,
+        "turn": options.turn,
+    }
 
 
 def report(options: argparse.Namespace, workers: dict[str, Worker]) -> dict[str, Any]:
+    """Of those that took turns; each of ours is held against every peer, and against the first of ours."""
     milliseconds = {name: 1e3 * statistics.median(worker.seconds) for name, worker in workers.items()}
-    print("| | ms a step | triplets/s | peak MB |\n| --- | --- | --- | --- |", file=sys.stderr)
+    peaks = {name: worker.peak_mb for name, worker in workers.items()}
+    print("\n| | ms a step | triplets/s | peak MB |\n| --- | --- | --- | --- |", file=sys.stderr)
     for name, ms in milliseconds.items():
-        peak = workers[name].peak_mb
-        print(f"| {name} | {ms:.0f} | {1e3 * options.batch / ms:.1f} | {peak:.0f} |", file=sys.stderr)
-    compared = [(of, over) for of, over in RATIOS if of in workers and over in workers]
+        print(f"| {name} | {ms:.0f} | {1e3 * options.batch / ms:.1f} | {peaks[name]:.0f} |", file=sys.stderr)
+    ours = [name for name in workers if name in OURS]
+    pairs = [(of, over) for over in workers for of in ours if over in PEERS or (over == ours[0] and of != over)]
     ratios, memory = {}, {}
     print("\n| | times as fast (quartiles) | of its peak memory |\n| --- | --- | --- |", file=sys.stderr)
-    for of, over in compared:
-        pairs = zip(workers[of].seconds, workers[over].seconds, strict=True)
+    for of, over in pairs:
         name = f"{of} / {over}"
-        low, middle, high = ratios[name] = quartiles([there / here for here, there in pairs])
-        memory[name] = workers[of].peak_mb / workers[over].peak_mb
-        print(f"| {name} | {middle:.2f} ({low:.2f} to {high:.2f}) | {memory[name]:.2f} |", file=sys.stderr)
-    peaks = {name: worker.peak_mb for name, worker in workers.items()}
+        seconds = zip(workers[of].seconds, workers[over].seconds, strict=True)
+        low, middle, high = ratios[name] = quartiles([there / here for here, there in seconds])
+        memory[name] = peaks[of] / peaks[over]
+        print(f"| {name} | {middle:.2f} ({low:.2f} to {high:.2f}) | {memory[name]:.2f} |", file=sys.stderr, flush=True)
     return {"milliseconds": milliseconds, "ratios": ratios, "peak_mb": peaks, "peak_ratios": memory}
 
 

@@ -1,8 +1,8 @@
 """Programs that take turns, so that a machine that slows down slows all of them. Standard library alone: the workers of
 rivals run in an environment of their own.
 
-A worker says when a step begins. After `WARM_UP` steps, and from then on after every turn of `TURN` steps, it stops
-until it is told to go on.
+A worker says when a step begins. After its warm-up, and from then on after every turn of a few steps, it stops until
+it is told to go on. Worker and bench must agree on how many steps a turn has.
 """
 
 from __future__ import annotations
@@ -23,9 +23,15 @@ IMPORT_SECONDS = 600
 class Turns:
     """A worker's side: says on stdout what a turn took, and waits on stdin for the next. When stdin ends the process
     does too.
+
+    Args:
+        warm_up: steps before the first turn.
+        turn: steps of a turn.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, warm_up: int = WARM_UP, turn: int = TURN) -> None:
+        self.warm_up = warm_up
+        self.turn = turn
         self.steps = -1
         self.started = 0.0
         # what libraries print must not get between the lines of the protocol
@@ -35,7 +41,7 @@ class Turns:
     def step_begins(self) -> None:
         """To be called before every step, the first one too."""
         self.steps += 1
-        if self.steps < WARM_UP or (self.steps - WARM_UP) % TURN:
+        if self.steps < self.warm_up or (self.steps - self.warm_up) % self.turn:
             return
         self._say(seconds=time.perf_counter() - self.started)
         if not sys.stdin.readline():
@@ -55,8 +61,9 @@ def peak_mb() -> float:
 class Worker:
     """The bench's side of a worker that has been started."""
 
-    def __init__(self, name: str, command: list[str], log: Path) -> None:
+    def __init__(self, name: str, command: list[str], log: Path, turn: int = TURN) -> None:
         self.name = name
+        self.turn_steps = turn
         self.log = log
         self.seconds: list[float] = []
         self.peak_mb = 0.0
@@ -72,7 +79,7 @@ class Worker:
         self.process.stdin.write("\n")
         self.process.stdin.flush()
         said = self._said()
-        self.seconds.append(said["seconds"] / TURN)
+        self.seconds.append(said["seconds"] / self.turn_steps)
         self.peak_mb = said["peak_mb"]
 
     def stop(self) -> None:

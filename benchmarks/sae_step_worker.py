@@ -19,6 +19,7 @@ from lightning.pytorch import Callback, Trainer
 
 from benchmarks.turns import Turns
 from callbacks import TrainingProgress
+from cli.allocator import keep_freed_memory
 from datamodules.activations import ActivationDataModule
 from lightning_modules import autoencoders
 from lightning_modules.sparse_autoencoding import SparseAutoencoding
@@ -69,6 +70,7 @@ def multiply(settings: dict[str, Any], turns: Turns) -> None:
 
 
 def main() -> None:
+    keep_freed_memory()  # as main.py does
     turns, store, settings = Turns(), sys.argv[1], json.loads(sys.argv[2])
     if settings["variant"] == "gemm":
         multiply(settings, turns)

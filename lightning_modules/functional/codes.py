@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lightning_modules.functional.kernels import compiled_kernels_run_on, native
 from lightning_modules.functional.sparse import sparse_decode
 
 
@@ -37,8 +38,7 @@ class SparseCodes(NamedTuple):
 
     def firing_counts(self) -> Tensor:
         """[s] int64: in how many rows each latent fired."""
-        fired = self.indices[self.values != 0]
-        return torch.bincount(fired, minlength=self.d_sae)
+        return _firing_counts(self.values, self.indices, self.d_sae)
 
     def columns(self, latents: Tensor) -> Tensor:
         """[b, len(latents)] values of some latents, dense; nothing of size b × s is made."""
@@ -88,7 +88,7 @@ class BatchCodes(NamedTuple):
 
     def firing_counts(self) -> Tensor:
         """[s] int64: in how many rows each latent fired."""
-        return torch.bincount(self.indices[self.values != 0], minlength=self.d_sae)
+        return _firing_counts(self.values, self.indices, self.d_sae)
 
     def columns(self, latents: Tensor) -> Tensor:
         """[b, len(latents)] values of some latents, dense; nothing of size b × s is made."""
@@ -135,3 +135,10 @@ class DenseCodes(NamedTuple):
 
 
 Codes = SparseCodes | BatchCodes | DenseCodes
+
+
+def _firing_counts(values: Tensor, indices: Tensor, d_sae: int) -> Tensor:
+    values = values.detach()
+    if compiled_kernels_run_on(values, indices):
+        return native.firing_counts(values, indices, d_sae)
+    return torch.bincount(indices[values != 0], minlength=d_sae)

@@ -265,6 +265,12 @@ void by_latent(const int64_t *indices, int64_t count, int64_t s, int64_t *starts
     starts[0] = 0;
 }
 
+/* How many of the entries [count] of each latent are not 0: counts [s]. */
+void firing_counts(const float *values, const int64_t *indices, int64_t count, int64_t s, int64_t *counts) {
+    memset(counts, 0, s * sizeof *counts);
+    for (int64_t e = 0; e < count; e++) counts[indices[e]] += values[e] != 0;
+}
+
 /* The first latent whose entries begin at `entry` or later. */
 static int64_t latent_from(const int64_t *starts, int64_t s, int64_t entry) {
     int64_t low = 0, high = s;

@@ -102,6 +102,15 @@ def by_latent(indices: Tensor, latents: int) -> tuple[Tensor, Tensor]:
     return order, starts
 
 
+def firing_counts(values: Tensor, indices: Tensor, latents: int) -> Tensor:
+    """[latents] int64: how many of the entries of each latent, values and indices of any shape, are not 0."""
+    values, indices = values.contiguous(), indices.contiguous()
+    counts = torch.empty(latents, dtype=torch.int64)
+    sizes = c_int64(indices.numel()), c_int64(latents)
+    kernels().firing_counts(pointer(values), pointer(indices), *sizes, pointer(counts))
+    return counts
+
+
 def latent_sums(
     weights: Tensor, order: Tensor, starts: Tensor, rows: Tensor | None, entries_a_row: int, source: Tensor
 ) -> Tensor:

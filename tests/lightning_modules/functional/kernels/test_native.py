@@ -98,6 +98,13 @@ def test_entries_in_the_order_of_their_latents(native, entries, latents):
     assert torch.equal(starts, torch.searchsorted(indices.sort().values, torch.arange(latents + 1)))
 
 
+def test_entries_that_fired_are_counted(native):
+    values, indices = torch.randn(9, 4).relu(), torch.randint(6, (9, 4))
+    expected = torch.bincount(indices[values != 0], minlength=6)
+    assert torch.equal(native.firing_counts(values, indices, 6), expected)
+    assert torch.equal(native.firing_counts(values[:0], indices[:0], 3), torch.zeros(3, dtype=torch.int64))
+
+
 @pytest.mark.parametrize("threads", [1, 2, 5])
 @pytest.mark.parametrize(
     ("rows", "k", "latents", "width"), [(1, 1, 1, 1), (30, 4, 7, 17), (9, 2, 400, 64), (3, 0, 5, 8)]

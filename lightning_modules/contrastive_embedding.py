@@ -76,7 +76,7 @@ class ContrastiveEmbedding(LoadsFolders):
         self.score_spaces = score_spaces
         self.measure_first = measure_first
         self.scores_before: dict[str, float] = {}
-        # of the encoder before any training, in a list so that it is no part of the model
+        # the encoder before any training, without weights yet; in a list so that it is no part of the model
         self._base = [copy.deepcopy(encoder)] if self.loss.needs_guide else []
         self._guide: Tensor | None = None
 
@@ -133,19 +133,14 @@ class ContrastiveEmbedding(LoadsFolders):
 
     def _embedded_by_the_base(self) -> Tensor:
         """[texts, g] unit embeddings of all training texts by the encoder as it was before any training."""
-        base = self._base[0]
+        base = copy.deepcopy(self._base[0])
         base.build()
         base.to(self.device).eval()
-        count = len(self.data.table("train").lengths(0))
-        guide = torch.empty(0)
+        table = self.data.table("train")
+        every = torch.arange(len(table.lengths(0)))
         with torch.no_grad():
-            for start in range(0, count, TEXTS_AT_ONCE):
-                ids = torch.arange(start, min(count, start + TEXTS_AT_ONCE))
-                vectors = normalize(base.encode(self._on_device(self.data.table("train").texts(ids))), dim=1).cpu()
-                guide = guide if len(guide) else vectors.new_empty(count, vectors.shape[1])
-                guide[ids] = vectors
-        self._base = [copy.deepcopy(self._base[0]).cpu()]
-        return guide
+            parts = [base.encode(self._on_device(table.texts(ids))) for ids in torch.split(every, TEXTS_AT_ONCE)]
+        return normalize(torch.cat(parts), dim=1).cpu()
 
     # ---- training
 
@@ -166,7 +161,8 @@ class ContrastiveEmbedding(LoadsFolders):
         else:
             loss = loss_of(torch.cat([encode(chunk) for chunk in chunks]))
         self._refuse_non_finite(loss, batch)
-        self.log_dict({"train/loss": loss.detach()}, prog_bar=True)
+        self.log("train/loss", loss.detach(), prog_bar=True)
+        self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"])
         return loss
 
     def _loss_of(self, batch: TripletBatch, texts: Tensor) -> Tensor:
@@ -187,10 +183,6 @@ class ContrastiveEmbedding(LoadsFolders):
                 "rate, or set the encoder's precision to float32"
             )
 
-    def on_before_zero_grad(self, *_: Any) -> None:
-        if self.global_step and self.global_step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"])
-
     def trial(self, batch: TripletBatch) -> float:
         """The share of a batch's triplets that are satisfied already; its gradient is made and forgotten, as a trial of
         a step, and no random number is drawn.
@@ -201,7 +193,7 @@ class ContrastiveEmbedding(LoadsFolders):
             torch.autograd.backward(self._loss_of(batch, texts))
         for parameter in self.parameters():
             parameter.grad = None
-        evaluation = EmbeddingEvaluation(self.encoder.width)
+        evaluation = EmbeddingEvaluation(self.encoder.width).to(self.device)
         evaluation.update(batch, texts.detach())
         return float(evaluation.scores().get("triplet_accuracy", math.nan))
 

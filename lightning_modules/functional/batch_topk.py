@@ -50,6 +50,11 @@ class _Encoder(NamedTuple):
     screen: Screen | None
     """Of both, where candidates are found by a product in bfloat16."""
 
+    @property
+    def made_in(self) -> torch.dtype:
+        """What dtype pre-activations are made in."""
+        return self.weight.dtype if self.screen is None else torch.bfloat16
+
     def above(self, floor: Tensor, x: Tensor) -> _Candidates:
         """Values of x [b, d] that are not below the floor, which is above 0; places count from 0. With a screen what is
         as near to the floor as rounding leaves in doubt may be missing or too much.
@@ -155,7 +160,7 @@ def _candidates(x: Tensor, encoder: _Encoder, needed: int) -> _Candidates:
     while True:
         floor = _guess(x, encoder, share)
         parts, done = [], 0
-        for rows in torch.split(x, rows_at_once(x, latents)):
+        for rows in torch.split(x, rows_at_once(x, latents, encoder.made_in)):
             part = encoder.above(floor, rows)
             parts.append(part._replace(places=part.places + done))
             done += len(rows) * latents

@@ -39,7 +39,8 @@ def linear_topk(
     with torch.no_grad():
         screen = Screen.of(x, weight, bias) if screening else None
         select = _plain(weight, bias, k, signed) if screen is None else _screened(weight, bias, screen, k)
-        parts = [select(rows) for rows in torch.split(x, rows_at_once(x, weight.shape[0]))]
+        made_in = weight.dtype if screen is None else torch.bfloat16
+        parts = [select(rows) for rows in torch.split(x, rows_at_once(x, weight.shape[0], made_in))]
         values = torch.cat([values for values, _ in parts]).to(weight.dtype)
         indices = torch.cat([indices for _, indices in parts])
         values = values if signed else values.relu_()

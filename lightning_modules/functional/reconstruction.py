@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from lightning_modules.functional.kernels import compiled_kernels_run_on, native
+
 
 def squared_error(x: Tensor, reconstruction: Tensor) -> Tensor:
     """Σ‖x − x̂‖² over the batch, a scalar; x is data and gets no gradient."""
@@ -25,6 +27,14 @@ class _SquaredError(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, reconstruction: Tensor) -> Tensor:
+        if (
+            x.dim() == 2
+            and reconstruction.shape in (x.shape, x.shape[1:])
+            and compiled_kernels_run_on(x, reconstruction)
+        ):
+            error, sums = native.row_errors(x, reconstruction, ctx.needs_input_grad[1])
+            ctx.save_for_backward(error)
+            return sums.sum()
         error = reconstruction - x
         ctx.save_for_backward(error)
         return sum_of_squares(error)

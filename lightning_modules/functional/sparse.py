@@ -29,8 +29,8 @@ from torch.nn.functional import embedding_bag
 
 from lightning_modules.functional.kernels import compiled_kernels_run_on, kernels_run_on, native
 
-CPU_PRE_ACTIVATIONS = 2**22
-"""Pre-activations held at once on a CPU: 16 MB in float32."""
+CPU_BYTES = 2**23
+"""Of pre-activations that are held at once on a CPU."""
 
 
 def sparse_decode(values: Tensor, indices: Tensor, W_dec: Tensor, starts: Tensor | None = None) -> Tensor:
@@ -97,14 +97,14 @@ class _LinearKept(torch.autograd.Function):
         return None, grad_weight, grad_bias, None, None, None
 
 
-def rows_at_once(x: Tensor, latents: int) -> int:
-    """How many rows' pre-activations are made before they are selected from.
+def rows_at_once(x: Tensor, latents: int, dtype: torch.dtype) -> int:
+    """How many rows' pre-activations of this dtype are made before they are selected from.
 
     On a CPU they are selected from while they are still in the cache, and a buffer of megabytes is reused where one of
     the whole batch would be mapped and cleared by the kernel at every step. A GPU wants the whole batch in one launch.
     """
     rows = x.shape[0]
-    return max(1, min(rows, CPU_PRE_ACTIVATIONS // latents) if x.device.type == "cpu" else rows)
+    return max(1, min(rows, CPU_BYTES // (latents * dtype.itemsize)) if x.device.type == "cpu" else rows)
 
 
 def bag_sums(weights: Tensor, indices: Tensor, table: Tensor, starts: Tensor | None = None) -> Tensor:

@@ -302,6 +302,30 @@ void latent_sums(const float *weights, const int64_t *order, const int64_t *star
     }
 }
 
+/* ---- errors */
+
+/* y − x and its square summed over each row: errors [b, d], which may be left out, and sums [b]. Row r of y begins at
+   r · stride: a stride of 0 compares all rows with one. */
+void row_errors(const float *x, const float *y, int64_t stride, int64_t d, float *errors, float *sums, int64_t begin,
+                int64_t end) {
+    for (int64_t r = begin; r < end; r++) {
+        const float *a = x + r * d, *b = y + r * stride;
+        float sum = 0;
+        if (errors) {
+            float *restrict error = errors + r * d;
+#pragma omp simd reduction(+ : sum)
+            for (int64_t i = 0; i < d; i++) {
+                error[i] = b[i] - a[i];
+                sum += error[i] * error[i];
+            }
+        } else {
+#pragma omp simd reduction(+ : sum)
+            for (int64_t i = 0; i < d; i++) sum += (b[i] - a[i]) * (b[i] - a[i]);
+        }
+        sums[r] = sum;
+    }
+}
+
 /* ---- nested reconstructions */
 
 /* How much the first p + 1 groups of a row's kept latents miss of it, for every p < n, and the gradient of

@@ -132,6 +132,25 @@ def latent_sums(
     return sums
 
 
+# ---- errors
+
+
+def row_errors(x: Tensor, y: Tensor, wanted: bool) -> tuple[Tensor | None, Tensor]:
+    """y − x where it is wanted, [b, d], and the sum of its squares over each row, [b].
+
+    Args:
+        x: [b, d].
+        y: [b, d], or [d], with which all rows are compared.
+        wanted: whether the errors themselves are.
+    """
+    x, y = x.contiguous(), y.contiguous()
+    errors, sums = torch.empty_like(x) if wanted else None, x.new_empty(len(x))
+    given = pointer(x), pointer(y), c_int64(0 if y.dim() == 1 else x.shape[1]), c_int64(x.shape[1])
+    made = pointer(errors), pointer(sums)
+    in_threads(lambda begin, end: kernels().row_errors(*given, *made, c_int64(begin), c_int64(end)), len(x))
+    return errors, sums
+
+
 # ---- nested reconstructions
 
 

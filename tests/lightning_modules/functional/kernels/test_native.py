@@ -105,6 +105,18 @@ def test_entries_that_fired_are_counted(native):
     assert torch.equal(native.firing_counts(values[:0], indices[:0], 3), torch.zeros(3, dtype=torch.int64))
 
 
+@pytest.mark.parametrize(("rows", "width"), [(1, 1), (7, 33), (0, 5)])
+@pytest.mark.parametrize("one_row", [False, True])
+def test_errors_of_rows(native, rows, width, one_row):
+    x, y = torch.randn(rows, width), torch.randn(width) if one_row else torch.randn(rows, width)
+    errors, sums = native.row_errors(x, y, True)
+    assert torch.equal(errors, y - x)
+    torch.testing.assert_close(sums.double(), (y.double() - x.double()).square().sum(dim=1), rtol=1e-5, atol=0)
+    none, again = native.row_errors(x, y, False)
+    assert none is None
+    torch.testing.assert_close(again, sums)
+
+
 @pytest.mark.parametrize("threads", [1, 2, 5])
 @pytest.mark.parametrize(
     ("rows", "k", "latents", "width"), [(1, 1, 1, 1), (30, 4, 7, 17), (9, 2, 400, 64), (3, 0, 5, 8)]

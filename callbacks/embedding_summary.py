@@ -33,8 +33,10 @@ class EmbeddingSummary(ClosingSummary):
 
     def closing(self, trainer: Trainer, pl_module: Any) -> Closing:
         metrics, before = trainer.callback_metrics, pl_module.scores_before
-        further = sorted(name for name in metrics if name.startswith("val/") and name.endswith("/ndcg@10"))
-        names = {**SHOWN, **{name: f"NDCG@10, {name.split('/')[1]}" for name in further}}
+        # those of further score spaces have the space's name in the middle
+        parts = sorted(name.split("/") for name in metrics)
+        further = [part for part in parts if len(part) == 3 and part[0] == "val" and part[2] == "ndcg@10"]
+        names = {**SHOWN, **{"/".join(part): f"NDCG@10, {part[1]}" for part in further}}
         rows = [["held-out examples", "before", "after"]]
         for name, label in names.items():
             if name in metrics:

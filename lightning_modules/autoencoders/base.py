@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from lightning_modules.autoencoders.inference import Activation
 from lightning_modules.autoencoders.target_l0 import SparsityCoefficient
 from lightning_modules.autoencoders.wiring import Autoencoding, Wiring
-from lightning_modules.functional import Codes, Spread, squared_error, sum_of_squares
+from lightning_modules.functional import Codes, Missed, Spread, missed, squared_error
 from run_store import UserError
 
 
@@ -151,10 +151,10 @@ class Autoencoder(nn.Module, ABC):
         raise UserError(f"{type(self).__name__} encodes as no file format of others knows: use --format safetensors")
 
     def reconstruction_terms(
-        self, x: Tensor, y: Tensor, codes: Codes, reconstruction: Tensor, whole: WholeBatch
+        self, x: Tensor, y: Tensor, codes: Codes, missed: Missed, whole: WholeBatch
     ) -> dict[str, LossTerm]:
-        """How far the reconstruction [b, d_out] is from y [b, d_out]; `reconstruction` is always among the terms."""
-        return {"reconstruction": LossTerm(squared_error(y, reconstruction) / whole.unit, 1.0)}
+        """How much of y [b, d_out] the reconstruction has `missed`; `reconstruction` is always among the terms."""
+        return {"reconstruction": LossTerm(missed.squared / whole.unit, 1.0)}
 
     def sparsity_terms(
         self, x: Tensor, y: Tensor, codes: Codes, error: Tensor, dead: Tensor | None, whole: WholeBatch
@@ -279,7 +279,9 @@ class Autoencoder(nn.Module, ABC):
 
     def decode(self, codes: Codes, x: Tensor) -> Tensor:
         """ŷ [b, d_out]; x [b, d_in] is what the codes are of, for wirings that let some of it past the latents."""
-        reconstruction = self.wiring.decode(codes, self.W_dec) + self.b_dec
+        decoded = self.wiring.decode(codes, self.W_dec)
+        # in place but where autocast has made it narrower than the bias
+        reconstruction = decoded.add_(self.b_dec) if decoded.dtype == self.b_dec.dtype else decoded + self.b_dec
         skipped = self.wiring.skip(x)
         return reconstruction if skipped is None else reconstruction + skipped
 
@@ -301,14 +303,14 @@ class Autoencoder(nn.Module, ABC):
         """
         y = x if y is None else y
         codes, reconstruction = self(x)
-        error = y - reconstruction.detach()
+        lost = missed(y, reconstruction)
         if whole is None:
-            whole = self.measure(x, dead, error, y)
+            whole = self.measure(x, dead, lost.error, y)
         terms = {
-            **self.reconstruction_terms(x, y, codes, reconstruction, whole),
-            **self.sparsity_terms(x, y, codes, error, dead, whole),
+            **self.reconstruction_terms(x, y, codes, lost, whole),
+            **self.sparsity_terms(x, y, codes, lost.error, dead, whole),
         }
-        return TrainingPass(codes, reconstruction, terms, sum_of_squares(error) / whole.variance)
+        return TrainingPass(codes, reconstruction, terms, lost.squared.detach() / whole.variance)
 
     @torch.no_grad()
     def before_optimizer_step(self) -> None:

@@ -12,7 +12,7 @@ from lightning_modules.autoencoders.base import Autoencoder, LossTerm, WholeBatc
 from lightning_modules.autoencoders.inference import LargestValues
 from lightning_modules.autoencoders.topk import check_k
 from lightning_modules.autoencoders.wiring import Wiring
-from lightning_modules.functional import Codes, SparseCodes, linear_topk, nested_squared_error
+from lightning_modules.functional import Codes, Missed, SparseCodes, linear_topk, nested_squared_error
 from run_store import UserError
 
 
@@ -82,13 +82,13 @@ class HierarchicalTopK(Autoencoder):
         return LargestValues(self.k if self.evaluation_k is None else self.evaluation_k)
 
     def reconstruction_terms(
-        self, x: Tensor, y: Tensor, codes: Codes, reconstruction: Tensor, whole: WholeBatch
+        self, x: Tensor, y: Tensor, codes: Codes, missed: Missed, whole: WholeBatch
     ) -> dict[str, LossTerm]:
         assert isinstance(codes, SparseCodes)
         values, order = codes.values.sort(dim=1, descending=True)
         indices = codes.indices.gather(1, order)
-        missed = y - self.without_latents(x)
-        error = nested_squared_error(values, indices, self.W_dec, missed, self._weights(values.shape[1]))
+        target = y - self.without_latents(x)
+        error = nested_squared_error(values, indices, self.W_dec, target, self._weights(values.shape[1]))
         return {"reconstruction": LossTerm(error / whole.unit, 1.0)}
 
     def _weights(self, kept: int) -> list[float]:

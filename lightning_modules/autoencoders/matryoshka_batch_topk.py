@@ -14,7 +14,7 @@ from lightning_modules.autoencoders.inference import Thresholds
 from lightning_modules.autoencoders.prefixes import DEFAULT_SHARES, FixedPrefixes, SampledPrefixes
 from lightning_modules.autoencoders.topk import check_k
 from lightning_modules.autoencoders.wiring import Wiring
-from lightning_modules.functional import BatchCodes, Codes, prefix_errors
+from lightning_modules.functional import BatchCodes, Codes, Missed, prefix_errors
 from run_store import UserError
 
 
@@ -101,9 +101,9 @@ class MatryoshkaBatchTopK(Autoencoder):
         return Thresholds(self.threshold.expand(self.d_sae))
 
     def reconstruction_terms(
-        self, x: Tensor, y: Tensor, codes: Codes, reconstruction: Tensor, whole: WholeBatch
+        self, x: Tensor, y: Tensor, codes: Codes, missed: Missed, whole: WholeBatch
     ) -> dict[str, LossTerm]:
-        """The mean over the prefixes. `reconstruction` has no part in it, so that backward decodes once."""
+        """The mean over the prefixes. What the whole has missed has no part in it, so that backward decodes once."""
         kept = codes if isinstance(codes, BatchCodes) else BatchCodes.of(codes.dense())
         ends = self.prefixes.ends()
         total, errors = prefix_errors(kept, self.W_dec, ends, y - self.without_latents(x))

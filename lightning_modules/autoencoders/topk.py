@@ -10,7 +10,7 @@ from lightning_modules.autoencoders.aux_k import AuxK
 from lightning_modules.autoencoders.base import Autoencoder, LossTerm, WholeBatch
 from lightning_modules.autoencoders.inference import LargestValues
 from lightning_modules.autoencoders.wiring import Wiring
-from lightning_modules.functional import Codes, SparseCodes, linear_topk, squared_error
+from lightning_modules.functional import Codes, Missed, SparseCodes, linear_topk, squared_error
 from run_store import UserError
 
 WIDER = 4
@@ -86,9 +86,9 @@ class TopK(Autoencoder):
         return SparseCodes(values.gather(1, places), indices.gather(1, places), self.d_sae, wider)
 
     def reconstruction_terms(
-        self, x: Tensor, y: Tensor, codes: Codes, reconstruction: Tensor, whole: WholeBatch
+        self, x: Tensor, y: Tensor, codes: Codes, missed: Missed, whole: WholeBatch
     ) -> dict[str, LossTerm]:
-        terms = super().reconstruction_terms(x, y, codes, reconstruction, whole)
+        terms = super().reconstruction_terms(x, y, codes, missed, whole)
         if isinstance(codes, SparseCodes) and codes.wider is not None:
             error = squared_error(y, self.decode(codes.wider, x))
             terms["multi_topk"] = LossTerm(error / whole.unit, self.multi_topk_coefficient)

@@ -13,9 +13,11 @@ from lightning_modules.functional.pursuit import matching_pursuit, merge_repeats
 from lightning_modules.functional.quantised import Binary, Int8, Int8Scale
 from lightning_modules.functional.ranking import masked_row_means, order_loss
 from lightning_modules.functional.reconstruction import (
+    Missed,
     Spread,
     fraction_of_variance_unexplained,
     geometric_median,
+    missed,
     squared_error,
     sum_of_squares,
 )

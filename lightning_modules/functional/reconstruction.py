@@ -11,9 +11,26 @@ from torch.autograd.function import once_differentiable
 from lightning_modules.functional.kernels import compiled_kernels_run_on, native
 
 
+class Missed(NamedTuple):
+    """What a reconstruction misses."""
+
+    error: Tensor
+    """[batch, d] x − x̂, without a graph."""
+    squared: Tensor
+    """Scalar, Σ‖x − x̂‖² over the batch, with one."""
+
+
+def missed(x: Tensor, reconstruction: Tensor) -> Missed:
+    """What the reconstruction of x misses; x is data and gets no gradient."""
+    return Missed(*_Missed.apply(x, reconstruction))  # type: ignore[no-untyped-call]
+
+
 def squared_error(x: Tensor, reconstruction: Tensor) -> Tensor:
-    """Σ‖x − x̂‖² over the batch, a scalar; x is data and gets no gradient."""
-    return _SquaredError.apply(x, reconstruction)  # type: ignore[no-any-return, no-untyped-call]
+    """Σ‖x − x̂‖² over the batch, a scalar; x̂ may be one row [d] for all. x is data and gets no gradient."""
+    if not (torch.is_grad_enabled() and reconstruction.requires_grad) and compiled_kernels_run_on(x, reconstruction):
+        if x.dim() == 2 and reconstruction.shape in (x.shape, x.shape[1:]):
+            return native.row_errors(x, reconstruction, False)[1].sum()
+    return missed(x, reconstruction).squared
 
 
 def sum_of_squares(rows: Tensor) -> Tensor:
@@ -22,28 +39,28 @@ def sum_of_squares(rows: Tensor) -> Tensor:
     return norms.square().sum()
 
 
-class _SquaredError(torch.autograd.Function):
+class _Missed(torch.autograd.Function):
     """Written out, since a batch of rows passes through memory three times instead of eight."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, reconstruction: Tensor) -> Tensor:
-        if (
-            x.dim() == 2
-            and reconstruction.shape in (x.shape, x.shape[1:])
-            and compiled_kernels_run_on(x, reconstruction)
-        ):
-            error, sums = native.row_errors(x, reconstruction, ctx.needs_input_grad[1])
-            ctx.save_for_backward(error)
-            return sums.sum()
-        error = reconstruction - x
+    def forward(ctx: Any, x: Tensor, reconstruction: Tensor) -> tuple[Tensor, Tensor]:
+        if x.dim() == 2 and reconstruction.shape == x.shape and compiled_kernels_run_on(x, reconstruction):
+            error, sums = native.row_errors(reconstruction, x, True)
+            assert error is not None
+            squared = sums.sum()
+        else:
+            error = x - reconstruction
+            squared = sum_of_squares(error)
+        ctx.mark_non_differentiable(error)
+        ctx.set_materialize_grads(False)
         ctx.save_for_backward(error)
-        return sum_of_squares(error)
+        return error, squared
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:
+    def backward(ctx: Any, _: None, grad: Tensor | None) -> tuple[None, Tensor | None]:
         (error,) = ctx.saved_tensors
-        return None, error * (2 * grad)
+        return None, None if grad is None else error * (-2 * grad)
 
 
 def fraction_of_variance_unexplained(x: Tensor, reconstruction: Tensor, variance: Tensor) -> Tensor:

@@ -1,7 +1,13 @@
 import pytest
 import torch
 
-from lightning_modules.functional import Spread, fraction_of_variance_unexplained, geometric_median, squared_error
+from lightning_modules.functional import (
+    Spread,
+    fraction_of_variance_unexplained,
+    geometric_median,
+    missed,
+    squared_error,
+)
 
 
 def test_fvu_is_zero_for_the_input_and_one_for_its_mean():
@@ -25,6 +31,19 @@ def test_fvu_of_parts_adds_up_to_that_of_the_whole():
     parts = zip(x.split(15), reconstruction.split(15), strict=True)
     added = sum(fraction_of_variance_unexplained(*part, variance) for part in parts)
     torch.testing.assert_close(added, fraction_of_variance_unexplained(x, reconstruction, variance))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_what_is_missed_is_the_error_and_its_square_has_the_gradient_of_autograd(dtype):
+    x = torch.randn(70, 6, dtype=dtype)
+    ours, theirs = (torch.randn(70, 6, dtype=dtype).requires_grad_() for _ in range(2))
+    theirs.data.copy_(ours.data)
+    lost, expected = missed(x, ours), (x - theirs).square().sum()
+    assert torch.equal(lost.error, x - ours.detach()) and not lost.error.requires_grad
+    torch.testing.assert_close(lost.squared, expected)
+    (3 * lost.squared).backward()
+    (3 * expected).backward()
+    torch.testing.assert_close(ours.grad, theirs.grad)
 
 
 @pytest.mark.parametrize("sizes", [[40], [20, 20], [39, 1], [1, 2, 37], [13, 13, 13, 1]])

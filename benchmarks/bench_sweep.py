@@ -25,6 +25,7 @@ from lightning.pytorch import Callback
 
 from benchmarks.bench_sae_step import make_store, rows
 from benchmarks.training import fit, parsed, silence
+from cli.allocator import keep_freed_memory
 from datamodules.activations import ActivationDataModule
 from lightning_modules.autoencoders import TopK
 from lightning_modules.members import Member
@@ -63,6 +64,7 @@ def main() -> None:
     quick = {"batch": 64, "d_in": 16, "d_sae": 32, "k": [2, 4], "steps": 6, "rounds": 1}
     options = parsed(parser, quick)
     silence()
+    keep_freed_memory()
     seconds: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         make_store(Path(folder) / "store", rows(options.batch * (options.steps + 1), options.d_in))

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from backbones.chunks import Chunk, cut, in_batch_order
+from backbones.one_batch import one_batch
 from datamodules.triplets.batch import Tokenisation, TokenisedTexts
 
 
@@ -79,4 +80,9 @@ class Encoder(nn.Module, ABC):
         chunks = self.chunks(texts)
         if not chunks:
             return torch.empty(0, self.width, device=texts[0].tokens.device)
-        return in_batch_order([self.encode_chunk(chunk) for chunk in chunks], chunks)
+        return in_batch_order(self.encode_chunks(chunks), chunks)
+
+    def encode_chunks(self, chunks: Sequence[Chunk]) -> list[Tensor]:
+        """Embeddings [c, d] of each chunk of a batch. What chunks share is made once."""
+        with one_batch():
+            return [self.encode_chunk(chunk) for chunk in chunks]

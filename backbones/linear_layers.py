@@ -1,24 +1,51 @@
-"""A model's linear layers through oneDNN, where that is the faster way."""
+"""A model's linear layers and embedding tables by other ways to the same result."""
 
 from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
-from lightning_modules.functional.onednn import has_onednn, onednn_is_fast, onednn_linear, runs_on_onednn
+from backbones.one_batch import lookup, rounded
+from lightning_modules.functional.onednn import (
+    has_onednn,
+    onednn_is_fast,
+    onednn_linear,
+    rounded_linear,
+    runs_on_onednn,
+)
 from run_store import UserError
 
 LinearLayers = Literal["auto", "onednn", "torch"]
 
 
 class OneDNNLinear(nn.Linear):
-    """The same layer with the same weights. On a GPU, in other dtypes than float32 and under autocast it is torch's."""
+    """The same layer with the same weights: on a CPU float32 goes through oneDNN, and under autocast the weight is
+    rounded once a batch and its gradient comes in float32. On a GPU and in other dtypes it is torch's."""
 
     def forward(self, input: Tensor) -> Tensor:
         if runs_on_onednn(input, self.weight):
             return onednn_linear(input, self.weight, self.bias)
+        if input.device.type == "cpu" and self.weight.dtype == torch.float32 and torch.is_autocast_enabled("cpu"):
+            dtype = torch.get_autocast_dtype("cpu")
+            return rounded_linear(input.to(dtype), self.weight, self.bias, rounded(self.weight, dtype))
         return super().forward(input)
+
+
+class SharedEmbedding(nn.Embedding):
+    """The same table, whose gradient is made once for all chunks of a batch."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return lookup(input, self.weight, self.padding_idx)
+
+
+def route_embeddings(model: nn.Module) -> None:
+    """Makes the gradient of each table once a batch, for tables that are plain."""
+    for module in model.modules():
+        plain = type(module) is nn.Embedding and module.max_norm is None and not module.scale_grad_by_freq
+        if plain and not module.sparse:
+            module.__class__ = SharedEmbedding
 
 
 def route_linear_layers(model: nn.Module, way: LinearLayers) -> bool:
@@ -42,8 +69,8 @@ def route_linear_layers(model: nn.Module, way: LinearLayers) -> bool:
     return True
 
 
-def unroute_linear_layers(model: nn.Module) -> None:
-    """Takes `route_linear_layers` back."""
+def unroute(model: nn.Module) -> None:
+    """Takes `route_linear_layers` and `route_embeddings` back."""
+    plain: dict[type[nn.Module], type[nn.Module]] = {OneDNNLinear: nn.Linear, SharedEmbedding: nn.Embedding}
     for module in model.modules():
-        if type(module) is OneDNNLinear:
-            module.__class__ = nn.Linear  # type: ignore[assignment]
+        module.__class__ = plain.get(type(module), type(module))

@@ -5,6 +5,7 @@ Shapes: u texts of a batch, c texts of a chunk, l tokens of the longest of these
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from functools import cached_property
 from typing import Any, Literal
 
@@ -16,10 +17,11 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from backbones.adapters import LoRA, freeze_layers, merged
 from backbones.arithmetic import resolve_precision
+from backbones.attention_arithmetic import WideAttention
 from backbones.attention_direction import attends_forwards_only, set_direction
 from backbones.chunks import Chunk, PaddedTexts
 from backbones.encoder import Encoder
-from backbones.linear_layers import LinearLayers, route_linear_layers, unroute_linear_layers
+from backbones.linear_layers import LinearLayers, route_embeddings, route_linear_layers, unroute
 from backbones.loading import load_backbone, load_skeleton, weights_sha256
 from backbones.refusals import readable_positions
 from backbones.sentence_folders import SentenceSettings, read_sentence_settings
@@ -125,6 +127,7 @@ class TextEncoder(Encoder):
         self._causal = causal
         self._make_trainable(backbone)
         route_linear_layers(backbone, self.linear_layers)
+        route_embeddings(backbone)
         if self.gradient_checkpointing:
             # Its name in later versions of transformers comes first.
             names = ("activation_checkpointing_enable", "gradient_checkpointing_enable")
@@ -183,7 +186,8 @@ class TextEncoder(Encoder):
         bfloat16 = self.dtype == "float32" and resolve_precision(self.precision, self.dtype, device) == "bfloat16"
         # Attention takes its fast path where it is given no mask.
         mask = texts.real.long() if texts.is_padded else None
-        with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
+        wide = WideAttention() if bfloat16 and device.type == "cpu" else nullcontext()
+        with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16), wide:
             hidden = backbone(input_ids=texts.tokens, attention_mask=mask).last_hidden_state
         vectors = pooled(hidden, texts.real, self.pooling)
         return normalize(vectors, dim=1) if self.normalize else vectors
@@ -191,7 +195,7 @@ class TextEncoder(Encoder):
     def plain_backbone(self) -> PreTrainedModel:
         """A copy of the model as transformers would save it, in float32: adapters are merged into the weights."""
         plain = merged(self._built())
-        unroute_linear_layers(plain)
+        unroute(plain)
         return plain
 
     def lineage(self) -> dict[str, Any]:

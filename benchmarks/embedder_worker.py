@@ -18,9 +18,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.embedding import recipe, trainer, triplets_in
 from benchmarks.sae_step_worker import TakesTurns
 from benchmarks.turns import Turns
+from cli.allocator import keep_freed_memory
 
 
 def main() -> None:
+    keep_freed_memory()
     settings = json.loads(sys.argv[1])
     turns = Turns(settings["warm_up"], settings["turn"])
     model = recipe(settings["encoder"], gradient_cache=settings["gradient_cache"])

@@ -151,15 +151,14 @@ class ContrastiveEmbedding(LoadsFolders):
     def training_step(self, batch: TripletBatch, batch_idx: int) -> Tensor:
         chunks = self.encoder.chunks(batch.texts)
         parameters = [parameter for parameter in self.encoder.parameters() if parameter.requires_grad]
-        encode = self.encoder.encode_chunk
 
         def loss_of(rows: Tensor) -> Tensor:
             return self._loss_of(batch, in_batch_order([rows], chunks))
 
         if self.gradient_cache:
-            loss = cached_loss(encode, chunks, loss_of, parameters).loss
+            loss = cached_loss(self.encoder.encode_chunk, chunks, loss_of, parameters).loss
         else:
-            loss = loss_of(torch.cat([encode(chunk) for chunk in chunks]))
+            loss = loss_of(torch.cat(self.encoder.encode_chunks(chunks)))
         self._refuse_non_finite(loss, batch)
         self.log("train/loss", loss.detach(), prog_bar=True)
         self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"])

@@ -30,6 +30,18 @@ def onednn_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return _Linear.apply(x, weight, bias)  # type: ignore[no-any-return, no-untyped-call]
 
 
+def rounded_linear(x: Tensor, weight: Tensor, bias: Tensor | None, narrow: Tensor) -> Tensor:
+    """x Wᵀ + b in the dtype of x, with gradients of the weight and the bias in theirs.
+
+    Args:
+        x: [..., i].
+        weight: [o, i], for its gradient alone.
+        bias: [o].
+        narrow: the weight in the dtype of x.
+    """
+    return _RoundedLinear.apply(x, weight, bias, narrow)  # type: ignore[no-any-return, no-untyped-call]
+
+
 def product(x: Tensor, weight: Tensor) -> Tensor:
     """x Wᵀ without a gradient, [n, i], [o, i] → [n, o]: by oneDNN wherever it can, without a measurement, so that the
     same machine always gives the same bits. It is faster than MKL on some processors and as fast on others.
@@ -94,6 +106,23 @@ class _Linear(torch.autograd.Function):
         grad_x = _product(grad, weight.t(), None).view(ctx.shape) if ctx.needs_input_grad[0] else None
         grad_weight = _product(grad.t(), rows.t(), None) if ctx.needs_input_grad[1] else None
         return grad_x, grad_weight, grad.sum(dim=0) if ctx.needs_input_grad[2] else None
+
+
+class _RoundedLinear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, narrow: Tensor) -> Tensor:
+        ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, narrow if ctx.needs_input_grad[0] else None)
+        ctx.dtype = weight.dtype
+        return linear(x, narrow, None if bias is None else bias.to(x.dtype))
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
+        x, narrow = ctx.saved_tensors
+        rows = grad.reshape(-1, grad.shape[-1])
+        grad_x = (rows @ narrow).view(*grad.shape[:-1], -1) if ctx.needs_input_grad[0] else None
+        grad_weight = (rows.t() @ x.reshape(-1, x.shape[-1])).to(ctx.dtype) if ctx.needs_input_grad[1] else None
+        return grad_x, grad_weight, rows.sum(dim=0, dtype=ctx.dtype) if ctx.needs_input_grad[2] else None, None
 
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -27,9 +27,10 @@ def missed(x: Tensor, reconstruction: Tensor) -> Missed:
 
 def squared_error(x: Tensor, reconstruction: Tensor) -> Tensor:
     """Σ‖x − x̂‖² over the batch, a scalar; x̂ may be one row [d] for all. x is data and gets no gradient."""
-    if not (torch.is_grad_enabled() and reconstruction.requires_grad) and compiled_kernels_run_on(x, reconstruction):
-        if x.dim() == 2 and reconstruction.shape in (x.shape, x.shape[1:]):
-            return native.row_errors(x, reconstruction, False)[1].sum()
+    without_graph = not (torch.is_grad_enabled() and reconstruction.requires_grad)
+    rows = x.dim() == 2 and reconstruction.shape in (x.shape, x.shape[1:])
+    if without_graph and rows and compiled_kernels_run_on(x, reconstruction):
+        return native.row_errors(x, reconstruction, False)[1].sum()
     return missed(x, reconstruction).squared
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from backbones.linear_layers import OneDNNLinear, route_linear_layers, unroute_linear_layers
+from backbones.linear_layers import OneDNNLinear, route_linear_layers, unroute
 from lightning_modules.functional import onednn
 from run_store import UserError
 
@@ -29,7 +29,7 @@ def test_the_way_changes_rounding_alone_and_can_be_taken_back(model):
             torch.testing.assert_close(mine.grad, theirs.grad)
     with torch.autocast("cpu", torch.bfloat16):
         assert model.float()(torch.randn(5, 8, dtype=torch.float32)).dtype == torch.bfloat16
-    unroute_linear_layers(model)
+    unroute(model)
     assert [type(layer) for layer in model] == [nn.Linear, nn.GELU, nn.Linear]
 
 

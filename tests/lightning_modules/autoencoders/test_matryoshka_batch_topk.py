@@ -128,7 +128,9 @@ def test_gradcheck_of_the_nested_reconstructions(name):
 
         def forward(self, x):
             codes, reconstruction = self.model(x)
-            return self.model.reconstruction_terms(x, x, codes, missed(x, reconstruction), whole)["reconstruction"].value
+            return self.model.reconstruction_terms(x, x, codes, missed(x, reconstruction), whole)[
+                "reconstruction"
+            ].value
 
     def value(*parameters):
         replaced = {f"model.{name}": parameter for name, parameter in zip(names, parameters, strict=True)}

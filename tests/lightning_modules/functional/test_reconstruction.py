@@ -39,7 +39,8 @@ def test_what_is_missed_is_the_error_and_its_square_has_the_gradient_of_autograd
     ours, theirs = (torch.randn(70, 6, dtype=dtype).requires_grad_() for _ in range(2))
     theirs.data.copy_(ours.data)
     lost, expected = missed(x, ours), (x - theirs).square().sum()
-    assert torch.equal(lost.error, x - ours.detach()) and not lost.error.requires_grad
+    assert torch.equal(lost.error, x - ours.detach())
+    assert not lost.error.requires_grad
     torch.testing.assert_close(lost.squared, expected)
     (3 * lost.squared).backward()
     (3 * expected).backward()

@@ -18,7 +18,7 @@ VERBS = {
     "check": "ask of an embedding model what must hold before it is relied on: loading, quality, convergence, latency",
     "export": "write a trained autoencoder for SAELens or sparsify: export --run RUN --format saelens --output DIR",
     "import": "make a start of a published autoencoder: import FOLDER --output imported/NAME",
-    "predictions": "what models made of their samples while they trained: list, epochs, compare, report, export, delete",
+    "predictions": "what models made of their samples: list, epochs, compare, report, export or delete",
     "runs": "list, show, pause, resume, delete or clean runs",
 }
 OWN_ROOM = {
@@ -26,7 +26,7 @@ OWN_ROOM = {
     "data": "cli.data",
     "export": "cli.export",
     "import": "cli.importing",
-    "predictions": "cli.predictions",
+    "predictions": "what models made of their samples: list, epochs, compare, report, export or delete",
     "runs": "cli.runs",
 }
 """Verbs that are functions of ours, by module; all others are Lightning's."""

@@ -12,9 +12,10 @@ import math
 import os
 from base64 import b64encode
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from importlib.resources import files
+from itertools import chain
 from statistics import fmean
 from string import Template
 from typing import Any
@@ -25,10 +26,9 @@ from run_store.predictions import Prediction, PredictionStore, RunEntry
 STYLES = ("frame.css", "samples.css")
 # In the order in which they are run: a constant must stand before what is run with it.
 SCRIPTS = (
-    "dom.js", "records.js", "diff.js", "charts.js", "picker.js", "retrieval.js", "latents.js", "kinds.js",
-    "samples.js", "compare.js", "theme.js", "app.js",
+    "dom.js", "records.js", "diff.js", "charts.js", "picker.js", "retrieval.js", "tokens.js", "latents.js",
+    "kinds.js", "samples.js", "compare.js", "theme.js", "app.js",
 )  # fmt: skip
-READ_AT_ONCE = 1000
 
 
 def write_page(store: PredictionStore, path: str | os.PathLike[str], runs: Sequence[str] | None = None) -> None:
@@ -42,21 +42,20 @@ def write_page(store: PredictionStore, path: str | os.PathLike[str], runs: Seque
     Raises:
         UserError: the store holds no such run, or the page cannot be written there.
     """
+    with store.at_one_moment():
+        page = page_of(*_read(store, runs))
+    with atomic_file(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+
+
+def _read(store: PredictionStore, runs: Sequence[str] | None) -> tuple[list[RunEntry], Iterator[Prediction]]:
+    """The runs, newest first, and their predictions one by one."""
     entries = store.runs()
     if runs is not None:
         if unknown := sorted(set(runs) - {entry.run_id for entry in entries}):
             raise UserError(f"no predictions of run {unknown[0]} are stored: `predictions list` shows the runs there are")
         entries = [entry for entry in entries if entry.run_id in runs]
-    page = page_of(entries, (prediction for entry in entries for prediction in _all_of(store, entry.run_id)))
-    with atomic_file(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
-
-
-def _all_of(store: PredictionStore, run: str) -> Iterable[Prediction]:
-    offset = 0
-    while page := store.predictions(run=run, limit=READ_AT_ONCE, offset=offset):
-        yield from page
-        offset += len(page)
+    return entries, chain.from_iterable(store.each(run=entry.run_id) for entry in entries)
 
 
 def page_of(entries: Sequence[RunEntry], predictions: Iterable[Prediction]) -> str:
@@ -66,9 +65,8 @@ def page_of(entries: Sequence[RunEntry], predictions: Iterable[Prediction]) -> s
     series: dict[tuple[str, str], dict[int, list[Prediction]]] = defaultdict(lambda: defaultdict(list))
     for prediction in predictions:
         series[prediction.run_id, prediction.member][prediction.step].append(prediction)
-    for entry in entries:  # a run is shown even before its first prediction
-        if not any(run == entry.run_id for run, _ in series):
-            series[entry.run_id, ""] = defaultdict(list)
+    for run in {entry.run_id for entry in entries} - {run for run, _ in series}:
+        series[run, ""] = defaultdict(list)  # a run is shown even before its first prediction
 
     numbers = {entry.run_id: number for number, entry in enumerate(entries)}
     ordered = sorted(series.items(), key=lambda item: (numbers[item[0][0]], item[0][1]))

@@ -117,7 +117,7 @@ function placeOf(text) {
 
 function firstView() {
   const address = new URLSearchParams(location.hash.slice(1));
-  const recorded = index.series.findLastIndex((series) => series.moments.length);
+  const recorded = index.series.findIndex((series) => series.moments.length);
   const newest = lastPlace(Math.max(0, recorded));
   const sides = [placeOf(address.get("a")), placeOf(address.get("b"))];
   const view = sides.every(Boolean) ? "compare" : "moment";

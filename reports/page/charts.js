@@ -49,7 +49,7 @@ function scoreChart(moments, name, current, onChoose) {
 
 function chartInWords(name, points) {
   if (!points.length) return `${scoreLabel(name)}: no moment has this score`;
-  const format = numberFormat(points.map((point) => point.value));
+  const format = numberFormat(name, points.map((point) => point.value));
   const span = `from ${format(points[0].value)} to ${format(points.at(-1).value)}`;
   return `Mean ${scoreLabel(name)} over ${counted(points.length, "moment")}: ${span}`;
 }
@@ -60,9 +60,9 @@ function scoreCards(place, onChoose) {
   const names = [...new Set(moments.flatMap((moment) => Object.keys(moment.scores)))];
   return names.map((name) => {
     const values = moments.map((moment) => moment.scores[name] ?? NaN);
-    const format = numberFormat(values);
+    const format = numberFormat(name, values);
     const change = values[place.moment] - values[0];
-    const since = place.moment && Number.isFinite(change) ? `${signed(format(change))} since the first` : "";
+    const since = element("span", { class: "since", text: " since the first" });
     return element(
       "div",
       { class: "card" },
@@ -71,7 +71,9 @@ function scoreCards(place, onChoose) {
         "p",
         { class: "figure" },
         element("b", { text: format(values[place.moment]) }),
-        element("span", { class: `change ${verdict(name, change)}`, text: since }),
+        place.moment && Number.isFinite(change)
+          ? element("span", { class: `change ${verdict(name, change)}` }, signed(format(change)), since)
+          : null,
       ),
       scoreChart(moments, name, place.moment, onChoose),
     );
@@ -88,7 +90,7 @@ function comparedScores(before, after) {
 
 function scoreChange(name, before, after) {
   const [a, b] = [before ?? NaN, after ?? NaN];
-  const format = numberFormat([a, b]);
+  const format = numberFormat(name, [a, b]);
   return element(
     "p",
     { class: "figure" },

@@ -40,11 +40,12 @@ function counted(number, noun) {
   return `${wholeNumbers.format(number)} ${noun}${number === 1 ? "" : "s"}`;
 }
 
-/** How to write the numbers of one column, so that their digits stand under each other. */
-function numberFormat(values) {
+/** How to write a score's numbers, so that their digits stand under each other. */
+function numberFormat(name, values) {
   const finite = values.filter(Number.isFinite);
   const largest = Math.max(0, ...finite.map(Math.abs));
-  const digits = finite.every(Number.isInteger) ? 0 : largest >= 1000 ? 0 : largest >= 100 ? 1 : largest >= 10 ? 2 : 3;
+  const isCount = finite.every(Number.isInteger) && (name === "rank" || largest > 1);
+  const digits = isCount ? 0 : largest >= 1000 ? 0 : largest >= 100 ? 1 : largest >= 10 ? 2 : 3;
   const tiny = largest > 0 && largest < 0.001;
   const format = new Intl.NumberFormat("en-GB", { minimumFractionDigits: digits, maximumFractionDigits: digits });
   return (value) => {

@@ -1,10 +1,6 @@
-// Predictions of a sparse autoencoder: a text's tokens, marked by how strongly a latent fires there or by how much of
-// the token the reconstruction misses.
+// Predictions of a sparse autoencoder: which latents fire on a text, how well it is reconstructed, how a model goes on.
 
 const MOST_CHIPS = 14;
-const ERROR = "error";
-const tokenOf = new WeakMap(); // of every token's element
-let shadedBy = ERROR; // for all texts of the page at once, so that a latent can be followed from one to the next
 
 const latents = {
   summary(record) {
@@ -17,7 +13,7 @@ const latents = {
     const { continuation } = record.prediction;
     return [
       shades(strongestLatents(record)),
-      strip(record),
+      shadedTokens(record),
       continuation
         ? textsSideBySide(["Continuation", "Continuation through the autoencoder"], continuation.original ?? "", continuation.spliced ?? "")
         : null,
@@ -25,7 +21,7 @@ const latents = {
   },
 
   differs(before, after) {
-    const strongest = ({ prediction }) => (prediction.tokens ?? []).map((token) => token.latents?.[0]?.[0] ?? "").join();
+    const strongest = ({ prediction }) => (prediction.tokens ?? []).map(strongestLatent).join();
     const spliced = ({ prediction }) => prediction.continuation?.spliced;
     return strongest(before) !== strongest(after) || spliced(before) !== spliced(after);
   },
@@ -36,8 +32,8 @@ const latents = {
     const changed = [...b].filter(([latent, most]) => a.has(latent) && Math.abs(most - a.get(latent)) > 0.1 * a.get(latent));
     const spliced = [before, after].map(({ prediction }) => prediction.continuation?.spliced);
     return [
-      shades([...new Map([...a, ...b])].sort((one, other) => other[1] - one[1]), false),
-      element("div", { class: "sides" }, element("div", {}, strip(before)), element("div", {}, strip(after, before))),
+      shades([...new Map([...a, ...b])].sort((one, other) => other[1] - one[1])),
+      shadedTokens(after, before),
       sameModel ? null : element("p", { class: "muted", text: "Latents of different models share their numbers by chance alone." }),
       latentList("Only in A", gone),
       latentList("Only in B", appeared),
@@ -82,71 +78,6 @@ function shades(strongest) {
   });
   const some = strongest.slice(0, MOST_CHIPS).map(([latent, most]) => chip(latent, most));
   return element("div", { class: "chips", role: "group", "aria-label": "Shade the tokens by" }, error, some);
-}
-
-function shadeBy(shade) {
-  shadedBy = shade;
-  for (const made of document.querySelectorAll(".strip")) paint(made);
-  for (const made of document.querySelectorAll("[data-shade]")) made.setAttribute("aria-pressed", String(made.dataset.shade === String(shade)));
-}
-
-/** The tokens one after the other. One stop of the Tab key; arrows move from token to token. */
-function strip(record, earlier = null) {
-  const { tokens = [] } = record.prediction;
-  if (!tokens.length) return empty("This record has no tokens.");
-  const isWordPiece = tokens.every((token) => !/\s/.test(token.text));
-  const strongestBefore = (earlier?.prediction.tokens ?? []).map((token) => token.latents?.[0]?.[0]);
-  const about = element("div", { class: "about", "aria-live": "polite" });
-  const spans = tokens.map((token, at) => {
-    const glued = isWordPiece && /^##./.test(token.text);
-    const changed = earlier && strongestBefore[at] !== token.latents?.[0]?.[0];
-    const made = element("span", {
-      class: `token${glued ? " glued" : ""}${changed ? " changed" : ""}`,
-      tabindex: at ? -1 : 0,
-      text: (glued ? token.text.slice(2) : token.text).replaceAll("\n", "↵\n"),
-      focus: () => tell(about, token),
-      click: () => made.focus(),
-    });
-    tokenOf.set(made, token);
-    return made;
-  });
-  const keys = (event) => {
-    const by = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-    const next = spans[spans.indexOf(event.target) + by];
-    if (!next) return;
-    event.target.tabIndex = -1;
-    next.tabIndex = 0;
-    next.focus();
-    event.preventDefault();
-  };
-  const made = element("div", { class: `strip text${isWordPiece ? " pieces" : ""}`, role: "group", "aria-label": "Tokens", keydown: keys }, spans);
-  paint(made);
-  return [made, about];
-}
-
-function paint(made) {
-  const spans = [...made.children];
-  const strengths = spans.map((span) => strengthOf(tokenOf.get(span)));
-  const strongest = Math.max(...strengths);
-  made.classList.toggle("by-error", shadedBy === ERROR);
-  spans.forEach((span, at) => withVariable(span, "--strength", strongest > 0 ? (strengths[at] / strongest).toFixed(3) : 0));
-}
-
-function strengthOf(token) {
-  if (shadedBy === ERROR) return Math.max(0, token.error ?? 0);
-  const found = (token.latents ?? []).find(([latent]) => latent === shadedBy);
-  return found ? Math.max(0, found[1]) : 0;
-}
-
-/** What is known of one token, under its text. */
-function tell(about, token) {
-  const error = Number.isFinite(token.error) ? `error ${token.error.toFixed(3)}` : "";
-  fill(
-    about,
-    element("span", { class: "text quoted", text: token.text.replaceAll("\n", "↵") }),
-    element("span", { class: "muted", text: error }),
-    element("span", { class: "chips" }, (token.latents ?? []).map(([latent, value]) => chip(latent, value))),
-  );
 }
 
 function latentList(title, found, before = null) {

@@ -6,7 +6,7 @@ const sorting = { by: null, ascending: true };
 
 function sampleTable(records, rerender) {
   const names = scoreNames(records);
-  const formats = names.map((name) => numberFormat(records.map((record) => scoreOf(record, name))));
+  const formats = names.map((name) => numberFormat(name, records.map((record) => scoreOf(record, name))));
   const hasTruth = records.some((record) => record.truth !== undefined);
   const columns = 3 + hasTruth + names.length;
   const head = element(
@@ -98,14 +98,15 @@ function sampleRows(record, names, formats, hasTruth, columns) {
 
 function wholeSample(record, kind) {
   const isMarked = kind === latents; // its tokens are the prompt
+  const given = (title, text) => [element("h3", { text: title }), element("p", { class: "text block", text })];
   return element(
     "div",
     { class: "whole" },
     element(
       "div",
       { class: "given" },
-      isMarked ? null : [element("h3", { text: "Prompt" }), element("p", { class: "text block", text: record.prompt })],
-      record.truth === undefined ? null : [element("h3", { text: "Ground truth" }), element("p", { class: "text block", text: record.truth })],
+      isMarked ? null : given("Prompt", record.prompt),
+      record.truth === undefined ? null : given("Ground truth", record.truth),
     ),
     element("div", { class: "told" }, element("h3", { text: isMarked ? "Tokens" : "Prediction" }), kind.detail(record)),
   );

@@ -53,7 +53,9 @@ def _read(store: PredictionStore, runs: Sequence[str] | None) -> tuple[list[RunE
     entries = store.runs()
     if runs is not None:
         if unknown := sorted(set(runs) - {entry.run_id for entry in entries}):
-            raise UserError(f"no predictions of run {unknown[0]} are stored: `predictions list` shows the runs there are")
+            raise UserError(
+                f"no predictions of run {unknown[0]} are stored: `predictions list` shows the runs there are"
+            )
         entries = [entry for entry in entries if entry.run_id in runs]
     return entries, chain.from_iterable(store.each(run=entry.run_id) for entry in entries)
 

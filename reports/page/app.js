@@ -18,6 +18,7 @@ function go(changes) {
 }
 
 function render() {
+  const focused = document.activeElement.getAttribute("aria-controls"); // a sample, whose row is about to be made anew
   const isMoment = shown.view === "moment";
   byId("changed-only").hidden = isMoment;
   document.querySelector(`input[name="view"][value="${shown.view}"]`).checked = true;
@@ -27,6 +28,7 @@ function render() {
   if (byId("places").firstChild !== wanted[0]) fill(byId("places"), wanted);
   (isMoment ? renderMoment : renderComparison)();
   highlight();
+  if (focused) document.querySelector(`[aria-controls="${CSS.escape(focused)}"]`)?.focus();
 }
 
 function renderMoment() {
@@ -141,12 +143,12 @@ function listen() {
 
 function shortcuts(event) {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
-  const isWriting = event.target.matches("input, select, textarea");
+  const hasArrowsOfItsOwn = event.target.closest("input, select, .strip");
   if (event.key === "Escape" && search.value) clearSearch();
   else if (event.key === "/" && !event.target.matches("[type=search]")) {
     search.focus();
     event.preventDefault();
-  } else if (!isWriting && !event.defaultPrevented && shown.view === "moment" && ["ArrowLeft", "ArrowRight"].includes(event.key)) {
+  } else if (!hasArrowsOfItsOwn && !event.defaultPrevented && shown.view === "moment" && ["ArrowLeft", "ArrowRight"].includes(event.key)) {
     picker.move(event.key === "ArrowLeft" ? -1 : 1);
   }
 }

@@ -15,7 +15,7 @@ function makePicker(title, onChange) {
     "aria-label": "Moment",
     input: () => choose({ moment: Number(slider.value) }),
   });
-  const label = element("output", { class: "now-label" });
+  const label = element("span", { class: "now-label", "aria-live": "polite" });
   const move = (by) => {
     const moment = Math.min(Math.max(place.moment + by, 0), seriesAt(place).moments.length - 1);
     if (moment !== place.moment && moment >= 0) choose({ moment });

@@ -77,8 +77,8 @@ function sampleRows(record, names, formats, hasTruth, columns) {
     row.classList.toggle("is-open", isOpen);
     openSamples[isOpen ? "add" : "delete"](record.sample);
   };
-  const toggle = () => {
-    if (String(getSelection())) return; // a person marks text to copy it
+  const toggle = ({ target }) => {
+    if (target !== button && String(getSelection())) return; // a person marks text to copy it
     open(opened.hidden);
     highlight();
   };

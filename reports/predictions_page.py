@@ -12,7 +12,7 @@ import math
 import os
 from base64 import b64encode
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timezone
 from importlib.resources import files
 from itertools import chain
@@ -110,14 +110,17 @@ def _records(moment: Sequence[Prediction]) -> list[dict[str, Any]]:
     return [
         {"sample": prediction.sample_index, "prompt": prediction.prompt}
         | ({} if prediction.ground_truth is None else {"truth": prediction.ground_truth})
-        | {"prediction": prediction.prediction, "scores": dict(prediction.scores)}
+        | {"prediction": dict(prediction.prediction), "scores": dict(prediction.scores)}
         for prediction in sorted(moment, key=lambda prediction: prediction.sample_index)
     ]
 
 
 def _as_json(value: Any) -> str:
     """JSON that cannot end the element it stands in: all but ASCII is escaped, and so are the signs of markup."""
-    text = json.dumps(_finite(value), allow_nan=False, separators=(",", ":"))
+    try:
+        text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+    except ValueError:  # rare, and looking for them first would take far longer than all else
+        text = json.dumps(_finite(value), allow_nan=False, separators=(",", ":"))
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
@@ -125,8 +128,8 @@ def _finite(value: Any) -> Any:
     """The value with None for numbers that JSON does not have."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(key): _finite(inner) for key, inner in value.items()}
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
     return [_finite(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 

@@ -26,7 +26,7 @@ OWN_ROOM = {
     "data": "cli.data",
     "export": "cli.export",
     "import": "cli.importing",
-    "predictions": "what models made of their samples: list, epochs, compare, report, export or delete",
+    "predictions": "cli.predictions",
     "runs": "cli.runs",
 }
 """Verbs that are functions of ours, by module; all others are Lightning's."""

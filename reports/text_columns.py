@@ -27,10 +27,10 @@ def cut(text: str, width: int) -> str:
 
 
 def wrapped(text: str, width: int) -> list[str]:
-    """The text in lines of at most `width` cells, broken at spaces where there are some; at least one line."""
+    """The text in lines of at most `width` ≥ 2 cells, broken at spaces where there are some; at least one line."""
     lines = []
     while cells(text) > width:
-        piece = _beginning(text, width) or text[:1]  # one wide character may be wider than the line
+        piece = _beginning(text, width)
         at = len(piece) if text[len(piece)] == " " else piece.rfind(" ") + 1
         at = at or len(piece)
         lines.append(text[:at].rstrip())

@@ -23,7 +23,7 @@ from typing import Any
 from run_store import UserError, atomic_file
 from run_store.predictions import Prediction, PredictionStore, RunEntry
 
-STYLES = ("frame.css", "samples.css")
+STYLES = ("base.css", "frame.css", "samples.css", "predictions.css", "compare.css", "phone.css")
 # In the order in which they are run: a constant must stand before what is run with it.
 SCRIPTS = (
     "dom.js", "records.js", "diff.js", "charts.js", "picker.js", "retrieval.js", "tokens.js", "latents.js",

@@ -9,7 +9,13 @@ const picker = makePicker("Run and moment", (place) => go({ place }));
 const sidePickers = ["A", "B"].map((letter, side) =>
   makePicker(letter, (place) => go({ sides: shown.sides.with(side, place) })),
 );
-const swap = element("button", { type: "button", class: "round swap", "aria-label": "Swap A and B", text: "⇄", click: () => go({ sides: shown.sides.toReversed() }) });
+const swap = element("button", {
+  type: "button",
+  class: "round swap",
+  "aria-label": "Swap A and B",
+  text: "⇄",
+  click: () => go({ sides: shown.sides.toReversed() }),
+});
 
 function go(changes) {
   Object.assign(shown, changes);
@@ -60,12 +66,18 @@ function renderComparison() {
 }
 
 function tellFound(found, all, changed = null) {
-  const some = search.value || found < all ? `${wholeNumbers.format(found)} of ${counted(all, "sample")}` : counted(all, "sample");
+  const some =
+    search.value || found < all ? `${wholeNumbers.format(found)} of ${counted(all, "sample")}` : counted(all, "sample");
   byId("found").textContent = changed === null ? some : `${some}, ${changed || "none"} changed`;
 }
 
 function nothingFound() {
-  const clear = element("button", { type: "button", class: "plain", text: "Clear the search", click: () => clearSearch() });
+  const clear = element("button", {
+    type: "button",
+    class: "plain",
+    text: "Clear the search",
+    click: () => clearSearch(),
+  });
   return empty(`No sample here contains “${search.value}”. `, clear);
 }
 
@@ -137,7 +149,9 @@ function listen() {
   });
   search.addEventListener("input", render);
   changedOnly.addEventListener("change", render);
-  byId("whole-texts").addEventListener("change", ({ target }) => document.body.classList.toggle("whole-texts", target.checked));
+  byId("whole-texts").addEventListener("change", ({ target }) =>
+    document.body.classList.toggle("whole-texts", target.checked),
+  );
   document.addEventListener("keydown", shortcuts);
 }
 
@@ -148,7 +162,12 @@ function shortcuts(event) {
   else if (event.key === "/" && !event.target.matches("[type=search]")) {
     search.focus();
     event.preventDefault();
-  } else if (!hasArrowsOfItsOwn && !event.defaultPrevented && shown.view === "moment" && ["ArrowLeft", "ArrowRight"].includes(event.key)) {
+  } else if (
+    !hasArrowsOfItsOwn &&
+    !event.defaultPrevented &&
+    shown.view === "moment" &&
+    ["ArrowLeft", "ArrowRight"].includes(event.key)
+  ) {
     picker.move(event.key === "ArrowLeft" ? -1 : 1);
   }
 }
@@ -156,9 +175,15 @@ function shortcuts(event) {
 function start() {
   const moments = index.series.flatMap((series) => series.moments);
   const records = moments.reduce((sum, moment) => sum + moment.samples, 0);
-  byId("contents").textContent = `${counted(index.runs.length, "run")}, ${counted(records, "record")}, written ${index.written}`;
+  byId("contents").textContent =
+    `${counted(index.runs.length, "run")}, ${counted(records, "record")}, written ${index.written}`;
   if (!index.series.length) {
-    fill(byId("list"), empty("No predictions have been recorded yet: they appear here once a training with SamplePredictions has shown its first."));
+    fill(
+      byId("list"),
+      empty(
+        "No predictions have been recorded yet: they appear here once a training with SamplePredictions has shown its first.",
+      ),
+    );
     document.body.dataset.view = "nothing";
     return;
   }

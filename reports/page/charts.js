@@ -13,7 +13,7 @@ function chartPoints(moments, name) {
   return points.map(({ at, step, value }) => ({
     at,
     value,
-    x: margin + ((width - 2 * margin) * (last > first ? (step - first) / (last - first) : 0.5)),
+    x: margin + (width - 2 * margin) * (last > first ? (step - first) / (last - first) : 0.5),
     y: height - margin - (height - 2 * margin) * (high > low ? (value - low) / (high - low) : 0.5),
   }));
 }
@@ -49,7 +49,10 @@ function scoreChart(moments, name, current, onChoose) {
 
 function chartInWords(name, points) {
   if (!points.length) return `${scoreLabel(name)}: no moment has this score`;
-  const format = numberFormat(name, points.map((point) => point.value));
+  const format = numberFormat(
+    name,
+    points.map((point) => point.value),
+  );
   const span = `from ${format(points[0].value)} to ${format(points.at(-1).value)}`;
   return `Mean ${scoreLabel(name)} over ${counted(points.length, "moment")}: ${span}`;
 }
@@ -97,6 +100,8 @@ function scoreChange(name, before, after) {
     element("span", { text: format(a) }),
     element("span", { class: "arrow", "aria-label": "to", text: "→" }),
     element("b", { text: format(b) }),
-    Number.isFinite(b - a) ? element("span", { class: `change ${verdict(name, b - a)}`, text: signed(format(b - a)) }) : null,
+    Number.isFinite(b - a)
+      ? element("span", { class: `change ${verdict(name, b - a)}`, text: signed(format(b - a)) })
+      : null,
   );
 }

@@ -9,7 +9,9 @@ function comparison(pairs, places) {
   let shown = 0;
   const showMore = () => {
     const next = pairs.slice(shown, shown + PAGE_OF_PAIRS);
-    list.append(...next.map(([before, after]) => (before && after ? bothCard(before, after, sameModel) : oneCard(before, after))));
+    list.append(
+      ...next.map(([before, after]) => (before && after ? bothCard(before, after, sameModel) : oneCard(before, after))),
+    );
     shown += next.length;
     more.hidden = shown >= pairs.length;
     more.textContent = `Show ${Math.min(PAGE_OF_PAIRS, pairs.length - shown)} more`;
@@ -31,12 +33,20 @@ function differs([before, after]) {
 function bothCard(before, after, sameModel) {
   const kind = kindOf(before) === kindOf(after) ? kindOf(before) : plain;
   const scores = scoreNames([before, after]).map((name) =>
-    element("div", {}, element("dt", { text: scoreLabel(name) }), element("dd", {}, scoreChange(name, before.scores[name], after.scores[name]))),
+    element(
+      "div",
+      {},
+      element("dt", { text: scoreLabel(name) }),
+      element("dd", {}, scoreChange(name, before.scores[name], after.scores[name])),
+    ),
   );
   const isChanged = differs([before, after]);
   return element(
     "article",
-    { class: `pair${isChanged ? "" : " same"}`, "aria-label": `Sample ${after.sample}${isChanged ? "" : ", unchanged"}` },
+    {
+      class: `pair${isChanged ? "" : " same"}`,
+      "aria-label": `Sample ${after.sample}${isChanged ? "" : ", unchanged"}`,
+    },
     pairHead(after, element("dl", { class: "pair-scores" }, scores)),
     kind.comparison(before, after, sameModel),
     isChanged ? null : element("p", { class: "muted", text: "Nothing has changed." }),

@@ -2,7 +2,12 @@
 
 const plain = {
   summary({ prediction }) {
-    return [element("span", { class: "text clip", text: typeof prediction === "string" ? prediction : JSON.stringify(prediction) })];
+    return [
+      element("span", {
+        class: "text clip",
+        text: typeof prediction === "string" ? prediction : JSON.stringify(prediction),
+      }),
+    ];
   },
   detail({ prediction }) {
     return [element("p", { class: "text block", text: asLines(prediction) })];
@@ -18,7 +23,8 @@ const plain = {
 const KINDS = new Map(Object.entries({ retrieval, latents }));
 
 function kindOf({ prediction }) {
-  return KINDS.get(prediction?.kind) ?? plain;
+  const kind = KINDS.get(prediction?.kind);
+  return kind?.reads(prediction) ? kind : plain; // another release may mean something else by it
 }
 
 function asLines(prediction) {

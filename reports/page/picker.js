@@ -5,9 +5,18 @@ function makePicker(title, onChange) {
   let place;
   const choose = (changed) => onChange({ ...place, ...changed });
   const runs = [...new Set(index.series.map((series) => series.run))];
-  const run = element("select", { "aria-label": "Run", change: () => choose(placeInSeries(membersOf(Number(run.value))[0], place)) });
-  fill(run, runs.map((number) => element("option", { value: number, text: runLabel(number) })));
-  const member = element("select", { "aria-label": "Member", change: () => choose(placeInSeries(Number(member.value), place)) });
+  const run = element("select", {
+    "aria-label": "Run",
+    change: () => choose(placeInSeries(membersOf(Number(run.value))[0], place)),
+  });
+  fill(
+    run,
+    runs.map((number) => element("option", { value: number, text: runLabel(number) })),
+  );
+  const member = element("select", {
+    "aria-label": "Member",
+    change: () => choose(placeInSeries(Number(member.value), place)),
+  });
   const slider = element("input", {
     type: "range",
     min: 0,
@@ -30,7 +39,10 @@ function makePicker(title, onChange) {
     const { run: number, moments } = seriesAt(place);
     run.value = number;
     const members = membersOf(number);
-    fill(member, members.map((at) => element("option", { value: at, text: index.series[at].member || "whole run" })));
+    fill(
+      member,
+      members.map((at) => element("option", { value: at, text: index.series[at].member || "whole run" })),
+    );
     member.value = place.series;
     member.hidden = members.length < 2;
     slider.max = Math.max(0, moments.length - 1);
@@ -43,7 +55,10 @@ function makePicker(title, onChange) {
     back.disabled = place.moment <= 0;
     on.disabled = place.moment >= moments.length - 1;
     const shownEnds = moments.length > 1 ? [moments[0], moments.at(-1)] : [];
-    fill(ends, shownEnds.map((end) => element("span", { text: `step ${wholeNumbers.format(end.step)}` })));
+    fill(
+      ends,
+      shownEnds.map((end) => element("span", { text: `step ${wholeNumbers.format(end.step)}` })),
+    );
   }
 
   const made = element(

@@ -6,14 +6,21 @@ const sorting = { by: null, ascending: true };
 
 function sampleTable(records, rerender) {
   const names = scoreNames(records);
-  const formats = names.map((name) => numberFormat(name, records.map((record) => scoreOf(record, name))));
+  const formats = names.map((name) =>
+    numberFormat(
+      name,
+      records.map((record) => scoreOf(record, name)),
+    ),
+  );
   const hasTruth = records.some((record) => record.truth !== undefined);
   const columns = 3 + hasTruth + names.length;
   const head = element(
     "tr",
     { role: "row" },
     sortable("Sample", null, rerender, "number"),
-    ["Prompt", ...(hasTruth ? ["Ground truth"] : []), "Prediction"].map((text) => element("th", { role: "columnheader", scope: "col", text })),
+    ["Prompt", ...(hasTruth ? ["Ground truth"] : []), "Prediction"].map((text) =>
+      element("th", { role: "columnheader", scope: "col", text }),
+    ),
     names.map((name) => sortable(scoreLabel(name), name, rerender, "number")),
   );
   const body = element("tbody", { role: "rowgroup" });
@@ -47,7 +54,13 @@ function sortable(label, by, rerender, kind) {
   };
   return element(
     "th",
-    { role: "columnheader", scope: "col", class: kind, "data-by": by ?? "", "aria-sort": isSorted ? (sorting.ascending ? "ascending" : "descending") : "none" },
+    {
+      role: "columnheader",
+      scope: "col",
+      class: kind,
+      "data-by": by ?? "",
+      "aria-sort": isSorted ? (sorting.ascending ? "ascending" : "descending") : "none",
+    },
     element("button", { type: "button", class: "plain", text: label, click: sort }),
   );
 }
@@ -69,7 +82,12 @@ function sampleRows(record, names, formats, hasTruth, columns) {
   const kind = kindOf(record);
   const panel = element("td", { role: "cell", colspan: columns });
   const opened = element("tr", { role: "row", class: "opened", id, hidden: true }, panel);
-  const button = element("button", { type: "button", class: "plain toggle", "aria-controls": id, "aria-label": `Sample ${record.sample}` });
+  const button = element("button", {
+    type: "button",
+    class: "plain toggle",
+    "aria-controls": id,
+    "aria-label": `Sample ${record.sample}`,
+  });
   const open = (isOpen) => {
     if (isOpen && !panel.hasChildNodes()) fill(panel, wholeSample(record, kind));
     opened.hidden = !isOpen;
@@ -82,7 +100,8 @@ function sampleRows(record, names, formats, hasTruth, columns) {
     open(opened.hidden);
     highlight();
   };
-  const cell = (className, label, ...children) => element("td", { role: "cell", class: className, "data-label": label }, children);
+  const cell = (className, label, ...children) =>
+    element("td", { role: "cell", class: className, "data-label": label }, children);
   const row = element(
     "tr",
     { role: "row", class: "sample", click: toggle },

@@ -9,7 +9,12 @@ let shadedBy = ERROR; // for all texts of the page at once, so that a latent can
  * is another than in the first. */
 function shadedTokens(record, earlier = null) {
   const made = earlier
-    ? element("div", { class: "sides shaded" }, element("div", {}, strip(earlier)), element("div", {}, strip(record, earlier)))
+    ? element(
+        "div",
+        { class: "sides shaded" },
+        element("div", {}, strip(earlier)),
+        element("div", {}, strip(record, earlier)),
+      )
     : element("div", { class: "shaded" }, strip(record));
   paint(made);
   return made;
@@ -17,7 +22,7 @@ function shadedTokens(record, earlier = null) {
 
 /** The tokens one after the other. One stop of the Tab key; arrows move from token to token. */
 function strip(record, earlier = null) {
-  const { tokens = [] } = record.prediction;
+  const { tokens } = record.prediction;
   if (!tokens.length) return empty("This record has no tokens.");
   const about = element("div", { class: "about", "aria-live": "polite" });
   const strongestBefore = (earlier?.prediction.tokens ?? []).map(strongestLatent);
@@ -44,7 +49,7 @@ function strip(record, earlier = null) {
 }
 
 function strongestLatent(token) {
-  return token.latents?.[0]?.[0];
+  return token.latents[0]?.[0];
 }
 
 /** What each token is of the prompt, what stands between them and after the last. Null where tokens are not parts of the
@@ -96,7 +101,11 @@ function tellToken(about, token) {
     about,
     element("span", { class: "text quoted", text: token.text.replaceAll("\n", "↵") }),
     element("span", { class: "muted", text: error }),
-    element("span", { class: "chips" }, (token.latents ?? []).map(([latent, value]) => chip(latent, value))),
+    element(
+      "span",
+      { class: "chips" },
+      token.latents.map(([latent, value]) => chip(latent, value)),
+    ),
   );
 }
 
@@ -115,11 +124,13 @@ function paint(made) {
   const strengths = spans.map((span) => strengthOf(tokenOf.get(span)));
   const strongest = strengths.reduce((most, strength) => Math.max(most, strength), 0);
   made.classList.toggle("by-error", shadedBy === ERROR);
-  spans.forEach((span, at) => withVariable(span, "--strength", strongest > 0 ? (strengths[at] / strongest).toFixed(3) : 0));
+  spans.forEach((span, at) =>
+    withVariable(span, "--strength", strongest > 0 ? (strengths[at] / strongest).toFixed(3) : 0),
+  );
 }
 
 function strengthOf(token) {
   if (shadedBy === ERROR) return Math.max(0, token.error ?? 0);
-  const found = (token.latents ?? []).find(([latent]) => latent === shadedBy);
+  const found = token.latents.find(([latent]) => latent === shadedBy);
   return found ? Math.max(0, found[1]) : 0;
 }

@@ -181,6 +181,9 @@ def test_a_page_is_written_from_a_store_for_all_runs_or_for_some(tmp_path):
 
 # In a browser
 
+PATIENCE = 120_000  # milliseconds: a machine may be busy
+expect.set_options(timeout=PATIENCE)
+
 
 @pytest.fixture(scope="module")
 def browser(chromium: str) -> Iterator[Browser]:
@@ -199,7 +202,8 @@ def open_page(browser: Browser, tmp_path: Path) -> Iterator[Any]:
     def opened(html: str, **context: Any) -> Page:
         path = tmp_path / "report.html"
         path.write_text(html, encoding="utf-8")
-        page = browser.new_context(offline=True, reduced_motion="reduce", **context).new_page()
+        page = browser.new_context(offline=True, **context).new_page()
+        page.set_default_timeout(PATIENCE)
         page.on("console", lambda message: complaints.append(message.text))
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("request", lambda request: asked.append(request.url))
@@ -356,7 +360,18 @@ def test_text_from_data_is_never_run(open_page):
     assert page.locator("script").count() == 4  # index, two moments, the page's own
 
 
-def test_an_empty_store_and_a_run_without_predictions_are_said_in_a_sentence(open_page):
+@pytest.mark.parametrize(
+    "content", [{"kind": "retrieval", "retrieved": [{"text": 3}]}, {"kind": "latents", "tokens": 1}]
+)
+def test_a_known_kind_that_is_not_as_it_should_be_is_shown_as_json(open_page, content):
+    odd = [Prediction("r1", "", epoch, epoch, 0, "p", None, content | {"at": epoch}, {}) for epoch in range(2)]
+    page = open_page(page_of([ENTRIES[1]], odd))
+    expect(page.locator(".told .block")).to_contain_text(f'"kind": "{content["kind"]}"')
+    page.get_by_role("radio", name="Compare two").check()
+    assert page.locator("ins").all_inner_texts() == ["1"]
+
+
+def test_an_empty_store_is_said_in_a_sentence(open_page):
     expect(open_page(page_of([], [])).get_by_text("No predictions have been recorded yet")).to_be_visible()
 
 

@@ -12,11 +12,16 @@ from typing import Literal
 import torch
 from jsonargparse.typing import PositiveFloat
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from lightning_modules.functional import unit
 from lightning_modules.losses.base import ContrastiveLoss, EmbeddedBatch
 from lightning_modules.losses.pool import Pool
 from run_store import UserError
+
+SCORES_AT_ONCE = 2**22
+"""Of anchors with documents that are in memory at once: with cached gradients a batch of many thousands is bounded by
+its table of scores, which grows with the square of it."""
 
 Side = Literal["query", "document"]
 Direction = Literal["query_to_document", "symmetric", "gte"]
@@ -84,8 +89,23 @@ class InfoNCE(ContrastiveLoss):
 
     def of(self, batch: EmbeddedBatch) -> Tensor:
         pool = Pool.of(batch, self.gather_negatives)
+        texts = unit(pool.batch.texts)
+        columns = len(pool.documents) + len(pool.queries)
+        blocks = torch.split(pool.rows, max(1, SCORES_AT_ONCE // max(1, columns)))
+        if len(blocks) == 1:
+            total = self._sum(texts, pool)
+        else:
+            # made again in backward: of all scores there is a block at a time
+            total = sum(
+                checkpoint(self._sum, texts, pool._replace(rows=rows), use_reentrant=False, preserve_rng_state=False)
+                for rows in blocks
+            )
+        return total * (pool.weight / len(SOFTMAXES[self.direction]))
+
+    def _sum(self, texts: Tensor, pool: Pool) -> Tensor:
+        """Over the pool's rows and all softmaxes, scalar; texts have norm 1."""
         never = self._never(pool)
-        rows, columns = _sides(unit(pool.batch.texts), pool)
+        rows, columns = _sides(texts, pool)
         pairs = (rows["query"] * rows["document"]).sum(dim=1, keepdim=True)
         total = pairs.new_zeros(())
         for softmax in SOFTMAXES[self.direction]:
@@ -95,7 +115,7 @@ class InfoNCE(ContrastiveLoss):
             # the pair's own column is never empty, so that even a row without negatives has a finite softmax
             logits = torch.cat([pairs, *others], dim=1) / self.temperature
             total = total + (logits.logsumexp(dim=1) - logits[:, 0]).sum()
-        return total * (pool.weight / len(SOFTMAXES[self.direction]))
+        return total
 
     def _never(self, pool: Pool) -> dict[Kind, Tensor]:
         """[b, m] or [b, q] bool for each kind of negatives: what is not one."""

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from lightning_modules.functional import cached_loss
-from lightning_modules.losses import InfoNCE
+from lightning_modules.losses import EmbeddedBatch, InfoNCE
 from tests.lightning_modules.losses.batches import batch
 
 SIZES = [4, 1, 0, 3, 1]
@@ -161,3 +161,34 @@ def test_ddp_averages_gradients_that_come_through_the_cache(on_ranks):
     for found in on_ranks(work):
         for mine, reference in zip(found, gradients(model), strict=True):
             torch.testing.assert_close(mine, reference, rtol=0, atol=1e-10)
+
+
+def peak_bytes(work):
+    """Most bytes that tensors made in `work` had at once."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        work()
+    events = sorted((event for event in profile.events() if event.name == "[memory]"), key=lambda e: e.time_range.start)
+    there = peak = 0
+    for event in events:
+        there += event.cpu_memory_usage
+        peak = max(peak, there)
+    return peak
+
+
+def test_a_batch_of_4096_takes_the_memory_of_a_chunk_of_64_and_its_scores():
+    examples, chunk, tokens, width = 4096, 64, 32, 16
+    model = nn.Sequential(nn.Linear(width, 1024), nn.GELU(), nn.Linear(1024, width), nn.Flatten(), nn.Linear(512, 8))
+    texts = torch.randn(2 * examples, tokens, width)
+    places = torch.arange(2 * examples)
+    some = EmbeddedBatch(texts, places, places[:examples], places[examples:], places.new_empty(examples, 0))
+
+    def one_chunk():
+        model(texts[:chunk]).square().sum().backward()
+
+    def whole_batch():
+        parameters = list(model.parameters())
+        cached_loss(model, texts.split(chunk), through(some), parameters).loss.backward()
+
+    one_chunk()  # so that the gradients are there in both cases
+    scores = examples * examples * 4
+    assert peak_bytes(whole_batch) <= 1.1 * (peak_bytes(one_chunk) + scores)

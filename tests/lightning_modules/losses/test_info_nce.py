@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightning_modules.losses import InfoNCE
+from lightning_modules.losses import InfoNCE, info_nce
 from run_store import UserError
 from tests.lightning_modules.losses.batches import (
     agree,
@@ -67,6 +67,16 @@ def test_value_and_gradient_are_those_of_a_double_loop(some, kind, margin):
         value_and_gradient(loss, some),
         value_and_gradient(lambda batch: naive(batch, temperature, direction, in_batch, margin), some),
     )
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+@pytest.mark.parametrize("at_once", [1, 30])
+def test_scores_in_blocks_of_rows_come_to_the_same(direction, at_once, monkeypatch):
+    some, loss = batch(), InfoNCE(direction=direction)
+    whole = value_and_gradient(loss, some)
+    monkeypatch.setattr(info_nce, "SCORES_AT_ONCE", at_once)
+    for ours, theirs in zip(value_and_gradient(loss, some), whole, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS)

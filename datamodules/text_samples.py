@@ -17,6 +17,9 @@ from run_store import UserError
 
 Replace = Callable[[tuple[Tensor, ...]], Mapping[str, Tensor]]
 
+MOST_TOKENS_A_CHARACTER = 4
+"""One a byte."""
+
 
 class TextSamples:
     """Reads texts as an autoencoder is to see them.
@@ -148,19 +151,23 @@ class TextSamples:
 
 
 def pieces_of_text(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> tuple[str, ...]:
-    """What each token adds to the text of those before it.
+    """What each token adds to the text of those before it, which decide whether it begins with a space, say.
 
     A character that is split over several tokens belongs to the last of them.
     """
-    pieces, told = list[str](), ""
-    for count in range(1, len(ids) + 1):
-        upto = str(tokenizer.decode(list(ids[:count]), skip_special_tokens=False))
-        whole = upto.rstrip("\N{REPLACEMENT CHARACTER}") if count < len(ids) else upto
-        if whole.startswith(told):
-            pieces.append(whole[len(told) :])
-            told = whole
-        else:
-            # the tokenizer mends what it has said, a space before a full stop say: the token by itself
-            pieces.append(str(tokenizer.decode([ids[count - 1]], skip_special_tokens=False)))
-            told = upto
+
+    def decoded(start: int, stop: int) -> str:
+        return str(tokenizer.decode(list(ids[start:stop]), skip_special_tokens=False))
+
+    pieces = list[str]()
+    # of the text up to `told` pieces are known; what lies before `begin` no longer changes what is behind `told`
+    begin, told = 0, 0
+    for stop in range(1, len(ids) + 1):
+        before, text = decoded(begin, told) if told else "", decoded(begin, stop)
+        if text.endswith("\N{REPLACEMENT CHARACTER}") and stop < len(ids) and stop - told < MOST_TOKENS_A_CHARACTER:
+            pieces.append("")
+            continue
+        # a tokenizer may mend what it has said before
+        pieces.append(text[len(before) :] if text.startswith(before) else decoded(told, stop))
+        begin, told = told, stop
     return tuple(pieces)

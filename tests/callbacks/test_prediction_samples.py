@@ -58,7 +58,7 @@ def test_a_malformed_file_is_one_sentence(file, lines, sentence):
 
 
 def test_a_file_that_cannot_be_read_is_one_sentence(tmp_path):
-    with pytest.raises(UserError, match="none.jsonl cannot be read .*: check the path"):
+    with pytest.raises(UserError, match=r"none\.jsonl cannot be read .*: check the path"):
         read_samples(str(tmp_path / "none.jsonl"), 5, 0)
     with pytest.raises(UserError, match="cannot be read"):
         read_samples(str(tmp_path), 5, 0)

@@ -7,6 +7,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from inspect import Parameter, signature
+from itertools import takewhile
 from typing import Any
 
 from jsonargparse import ArgumentError, auto_cli
@@ -53,9 +54,27 @@ def carry_out(verb: Verb, command: str, arguments: Sequence[str]) -> int:
         UserError: a setting is unknown, missing or has an impossible value, or the verb cannot do its work.
     """
     try:
-        return _called(verb, f"python main.py {command}", arguments)
+        return _called(verb, f"python main.py {command}", _spelled_out(arguments, verb))
     except ArgumentError as error:
         raise UserError(f"{command}: {_explained(str(error), verb, command)}") from error
+
+
+def _spelled_out(arguments: Sequence[str], verb: Verb) -> list[str]:
+    """Gives each option the one value that the parser wants: a bare `--json` is true, and `--epochs 1 3` a list."""
+    kinds = {f"--{name}": str(setting.annotation) for name, setting in signature(verb).parameters.items()}
+    spelled: list[str] = []
+    rest = list(arguments)
+    while rest:
+        option = rest.pop(0)
+        values = list(takewhile(lambda value: not value.startswith("--"), rest))
+        if kinds.get(option) == "bool" and not values:
+            spelled.append(f"{option}=true")
+        elif kinds.get(option, "").startswith("list[") and values and not values[0].startswith("["):
+            spelled += [f"{option}=[]", *(f"{option}+={value}" for value in values)]
+            del rest[: len(values)]
+        else:
+            spelled.append(option)
+    return spelled
 
 
 def _called(component: Any, program: str, arguments: Sequence[str]) -> int:

@@ -18,6 +18,7 @@ VERBS = {
     "check": "ask of an embedding model what must hold before it is relied on: loading, quality, convergence, latency",
     "export": "write a trained autoencoder for SAELens or sparsify: export --run RUN --format saelens --output DIR",
     "import": "make a start of a published autoencoder: import FOLDER --output imported/NAME",
+    "predictions": "what models made of their samples: list, epochs, compare, report, export or delete",
     "runs": "list, show, pause, resume, delete or clean runs",
 }
 OWN_ROOM = {
@@ -25,6 +26,7 @@ OWN_ROOM = {
     "data": "cli.data",
     "export": "cli.export",
     "import": "cli.importing",
+    "predictions": "cli.predictions",
     "runs": "cli.runs",
 }
 """Verbs that are functions of ours, by module; all others are Lightning's."""
@@ -55,7 +57,7 @@ def main(args: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if args is None else args)
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(HELP.format(verbs="\n".join(f"  {verb:<10}{meaning}" for verb, meaning in VERBS.items())), end="")
+        print(HELP.format(verbs="\n".join(f"  {verb:<12}{meaning}" for verb, meaning in VERBS.items())), end="")
         return 0
     try:
         _check_verb(arguments[0])

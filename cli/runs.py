@@ -20,6 +20,7 @@ from run_store.layout import CHECKPOINTS_NAME
 from run_store.listing import FoundRun, delete_run, find_runs, resolve_run
 from run_store.locks import holder_of, is_held
 from run_store.pausing import request_pause, withdraw_pause
+from run_store.predictions import delete_predictions_of
 from run_store.record import Status
 
 ROOT = "runs"
@@ -148,15 +149,14 @@ def resume(run: str, folder: str = ROOT) -> int:
 
 
 def delete(run: str, folder: str = ROOT) -> None:
-    """Deletes a run with everything in its folder; one that is running, pending or paused is refused.
+    """Deletes a run with its folder and its predictions; one that is running, pending or paused is refused.
 
     Args:
         run: Its folder, id or name.
         folder: The folder of all runs.
     """
     found = resolve_run(folder, run)
-    delete_run(found.folder)
-    print(f"deleted {found.folder}")
+    print(f"deleted {found.folder}{_deleted(found)}")
 
 
 def clean(
@@ -182,9 +182,8 @@ def clean(
     """
     plan = plan_cleaning(find_runs(folder, name=name).runs, RunRules(keep_last, minimum_age_days, tuple(statuses)))
     for run in plan:
-        if delete is True:
-            delete_run(run.folder)
-        print(f"{'deleted' if delete is True else 'would delete'} {run.folder} ({run.status})")
+        more = _deleted(run) if delete is True else ""
+        print(f"{'deleted' if delete is True else 'would delete'} {run.folder} ({run.status}){more}")
     if not plan:
         print("nothing to clean")
     elif delete is not True:
@@ -211,6 +210,16 @@ def run(arguments: Sequence[str]) -> int:
         UserError: a verb or setting is unknown or has an impossible value, or the verb cannot do its work.
     """
     return carry_out_one_of(VERBS, "runs", arguments[1:])
+
+
+def _deleted(run: FoundRun) -> str:
+    """Deletes the run, and says what has become of its predictions."""
+    delete_run(run.folder)
+    try:
+        count = delete_predictions_of(run.record)
+    except UserError as error:  # the run is gone all the same
+        return f"; its predictions stay, since {error}"
+    return f" and its {count} predictions" if count else ""
 
 
 def _summary(run: FoundRun) -> dict[str, object]:

@@ -10,7 +10,7 @@ from run_store.predictions.records import (
     store_path,
     store_path_of,
 )
-from run_store.predictions.store import PredictionStore
+from run_store.predictions.store import PredictionStore, delete_predictions_of
 
 __all__ = [
     "STORE_NAME",
@@ -19,6 +19,7 @@ __all__ = [
     "Prediction",
     "PredictionStore",
     "RunEntry",
+    "delete_predictions_of",
     "entry_of",
     "job_id",
     "job_user_id",

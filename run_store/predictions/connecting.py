@@ -70,18 +70,20 @@ def connect(path: Path, *, read_only: bool, patience: float) -> sqlite3.Connecti
     Raises:
         UserError: there is none to read, it is damaged, of a newer release or something else, or cannot be opened.
     """
-    if read_only and not path.is_file():
-        raise UserError(
-            f"there are no predictions, since there is no file {path}: train with callbacks.SamplePredictions, or give "
-            "the folder of all runs"
-        )
     with told(path):
+        if read_only and not path.is_file():
+            raise UserError(
+                f"there are no predictions, since there is no file {path}: train with callbacks.SamplePredictions, or "
+                "give the folder of all runs"
+            )
         if not read_only:
             path.parent.mkdir(parents=True, exist_ok=True)
         connection = _opened(path, read_only, patience)
         try:
             if not read_only:
                 _prepare(connection, patience)
+            elif _is_new(connection):
+                raise UserError(f"there are no predictions in {path} yet: wait until a training writes some")
             _check_version(connection, path)
         except BaseException:
             connection.close()
@@ -126,10 +128,10 @@ def _opened(path: Path, read_only: bool, patience: float) -> sqlite3.Connection:
     connection = _connection(path, "ro", patience)
     try:
         connection.execute("PRAGMA user_version").fetchone()
-    except sqlite3.OperationalError:
+    except sqlite3.OperationalError as error:
         connection.close()
         # In a folder that may not be written the log cannot be opened. Where there is none, nobody is writing.
-        if path.with_name(f"{path.name}-wal").exists():
+        if "locked" in str(error) or path.with_name(f"{path.name}-wal").exists():
             raise
         connection = _connection(path, "ro&immutable=1", patience)
     return connection

@@ -106,19 +106,24 @@ def entry_of(record: RunRecord, environment: Mapping[str, str] = os.environ) -> 
     root, folder = store_path_of(record.folder).parent, record.folder
     shown = folder.relative_to(root) if folder != root else folder
     job, user = job_id(environment), job_user_id(environment)
-    return RunEntry(record.id, record.name, shown.as_posix(), job, user, utc_now())
+    return RunEntry(record.id, storable(record.name), storable(shown.as_posix()), job, user, utc_now())
 
 
 def job_id(environment: Mapping[str, str] = os.environ) -> str | None:
     """`JOB_ID`; None when it is unset or empty."""
-    return environment.get("JOB_ID") or None
+    return storable(environment.get("JOB_ID", "")) or None
 
 
 def job_user_id(environment: Mapping[str, str] = os.environ) -> str | None:
     """`JOB_USER_ID`; None when it is unset or empty."""
-    return environment.get("JOB_USER_ID") or None
+    return storable(environment.get("JOB_USER_ID", "")) or None
 
 
 def utc_now() -> str:
     """ISO 8601 with microseconds."""
     return datetime.now(timezone.utc).isoformat(timespec="microseconds")
+
+
+def storable(text: str) -> str:
+    """The text as UTF-8 can hold it: bytes of a file that are no text may stand in it as lone surrogates."""
+    return text.encode("utf-8", "replace").decode("utf-8")

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from run_store.predictions.records import Prediction, utc_now
+from run_store.predictions.records import Prediction, storable, utc_now
 
 COLUMNS = (
     "run_id",
@@ -42,8 +42,8 @@ def to_row(prediction: Prediction) -> Row:
         prediction.sample_index,
         storable(prediction.prompt),
         None if prediction.ground_truth is None else storable(prediction.ground_truth),
-        json.dumps(finite(prediction.prediction)),
-        json.dumps({name: finite(float(value)) for name, value in prediction.scores.items()}),
+        _as_json(finite(prediction.prediction)),
+        _as_json({name: finite(float(value)) for name, value in prediction.scores.items()}),
         prediction.user_id,
         prediction.job_id,
         prediction.created_at or utc_now(),
@@ -68,6 +68,5 @@ def finite(value: Any) -> Any:
     return value
 
 
-def storable(text: str) -> str:
-    """The text as UTF-8 can hold it: bytes of a file that are no text may stand in it as lone surrogates."""
-    return text.encode("utf-8", "replace").decode("utf-8")
+def _as_json(content: Any) -> str:
+    return storable(json.dumps(content, ensure_ascii=False))

@@ -12,8 +12,9 @@ from typing import Any
 
 from run_store.errors import UserError
 from run_store.predictions.connecting import connect, told, transaction
-from run_store.predictions.records import EpochSummary, Prediction, RunEntry
+from run_store.predictions.records import EpochSummary, Prediction, RunEntry, store_path_of
 from run_store.predictions.rows import COLUMNS, Row, to_prediction, to_row
+from run_store.record import RunRecord
 
 PATIENCE = 30.0
 
@@ -97,7 +98,10 @@ class PredictionStore:
 
     @contextmanager
     def at_one_moment(self) -> Iterator[None]:
-        """What is read in the block is of one moment, whatever is written meanwhile."""
+        """What is read in the block is of one moment, whatever is written meanwhile; of the outer one's, in another."""
+        if self._connection.in_transaction:
+            yield
+            return
         with told(self.path):
             self._connection.execute("BEGIN")
         try:
@@ -276,6 +280,19 @@ class PredictionStore:
         given = [(name, value) for name, value in asked.items() if value is not None]
         given += [("predictions.user_id", self.user_id)] if self.user_id is not None else []
         return " AND ".join(["true", *(f"{name} = ?" for name, _ in given)]), [value for _, value in given]
+
+
+def delete_predictions_of(run: RunRecord) -> int:
+    """Deletes what is stored of a run that is deleted, and returns how many predictions there were.
+
+    Raises:
+        UserError: they cannot be deleted.
+    """
+    path = store_path_of(run.folder)
+    if not path.is_file():
+        return 0
+    with PredictionStore(path) as store:
+        return store.delete_run(run.id) if any(known.run_id == run.id for known in store.runs()) else 0
 
 
 def _page(limit: int | None, offset: int) -> tuple[int, int]:

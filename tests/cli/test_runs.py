@@ -10,7 +10,10 @@ import pytest
 from cli import main
 from run_store.locks import RunLock
 from run_store.pausing import PAUSE_NAME
+from run_store.predictions import PredictionStore, entry_of, store_path_of
+from run_store.record import read_record
 from tests.cli.jobs import ROOT, Job, differing, wait_for
+from tests.run_store.predictions.records import prediction
 
 
 @pytest.fixture
@@ -84,6 +87,39 @@ def test_delete_takes_the_whole_run_and_refuses_one_at_work(copy, capsys):
     folder = copy.run
     assert runs(copy, "delete", "sae") == 0
     assert not folder.exists()
+
+
+def predict(run):
+    """One prediction of the run in a folder."""
+    with PredictionStore(store_path_of(run)) as store:
+        record = read_record(run)
+        store.register(entry_of(record))
+        store.write([prediction(run_id=record.id)])
+
+
+def test_delete_takes_the_predictions_of_the_run_and_no_others(copy, capsys):
+    folder = copy.run
+    other = folder.with_name("v2")
+    shutil.copytree(folder, other)
+    set_record(other, id="other", status="failed", created="2022-01-01T00:00:00+00:00", ended=None)
+    predict(folder)
+    predict(other)
+    assert runs(copy, "delete", str(folder)) == 0
+    assert capsys.readouterr().out == f"deleted {folder} and its 1 predictions\n"
+    with PredictionStore(store_path_of(other), read_only=True) as store:
+        assert [run.run_id for run in store.runs()] == ["other"]
+    shutil.copytree(other, other.with_name("v3"))
+    set_record(other.with_name("v3"), id="newest", created="2023-01-01T00:00:00+00:00")
+    assert runs(copy, "clean", "--delete") == 0
+    assert capsys.readouterr().out == f"deleted {other} (failed) and its 1 predictions\n"
+
+
+def test_a_run_goes_though_its_predictions_cannot(copy, capsys):
+    folder = copy.run
+    store_path_of(folder).write_bytes(b"no database" * 1000)
+    assert runs(copy, "delete", "sae") == 0
+    assert not folder.exists()
+    assert "; its predictions stay, since " in capsys.readouterr().out
 
 
 def test_clean_only_tells_until_it_is_told_to_delete(copy, capsys):

@@ -3,8 +3,8 @@
     python benchmarks/bench_predictions.py [--store stores/minilm-layer3 --epochs 3 --triplets 1024]
 
 Both products are trained by the shipped configs with the callback in them: the main job's autoencoder on its store, the
-fine-tuner for one epoch over triplets of the standard library. Prints JSON; `share` is the seconds spent on predictions,
-reading the samples among them, of the seconds from the first step to the last epoch's end, validation among them.
+fine-tuner for one epoch over triplets of the standard library. Prints JSON; `share` is the time spent on predictions,
+reading the samples among it, of the time from the first step to the last epoch's end, validation among it.
 """
 
 from __future__ import annotations

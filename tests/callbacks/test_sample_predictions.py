@@ -12,6 +12,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.utils.data import DataLoader
 
 from backbones import TextEncoder
 from callbacks import AtomicCheckpointIO, RandomStates, SamplePredictions, SaveCheckpoints
@@ -309,7 +310,7 @@ class Bare(LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
     def train_dataloader(self):
-        return [torch.ones(1)] * 3
+        return DataLoader(torch.ones(3, 1))
 
 
 def test_a_model_that_predicts_nothing_is_one_sentence(tmp_path):

@@ -2,6 +2,7 @@ from backbones.adapters import LoRA
 from backbones.captured_rows import CapturedRows
 from backbones.chunks import Chunk, PaddedTexts
 from backbones.concatenated_encoder import ConcatenatedEncoder
+from backbones.continuation import GreedyContinuation
 from backbones.encoder import Encoder
 from backbones.extractor import Extractor
 from backbones.hook_points import capture, resolve
@@ -20,6 +21,7 @@ __all__ = [
     "ConcatenatedEncoder",
     "Encoder",
     "Extractor",
+    "GreedyContinuation",
     "JointExtractor",
     "LoRA",
     "PaddedTexts",

@@ -53,6 +53,9 @@ class JointExtractor(RowExtractor):
         for extractor in self.extractors.values():
             extractor.unload()
 
+    def copied(self) -> JointExtractor:
+        return JointExtractor({name: extractor.copied() for name, extractor in self.extractors.items()})
+
     def states(self, tokens: Tensor, lengths: Tensor | None = None) -> dict[str, Tensor]:
         self._refuse_differing()
         return {

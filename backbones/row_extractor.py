@@ -50,6 +50,10 @@ class RowExtractor(ABC):
     def unload(self) -> None:
         """Gives the memory back."""
 
+    @abstractmethod
+    def copied(self) -> RowExtractor:
+        """The same settings with a model of its own, which is not loaded yet."""
+
     @property
     @abstractmethod
     def device(self) -> torch.device:

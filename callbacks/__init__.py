@@ -14,6 +14,7 @@ from callbacks.progress import TrainingProgress
 from callbacks.random_states import RandomStates
 from callbacks.run_record import RunRecordKeeper
 from callbacks.run_summary import RunSummary
+from callbacks.sample_predictions import SamplePredictions
 from callbacks.save_checkpoints import SaveCheckpoints
 from callbacks.spliced_evaluation import SplicedEvaluation
 from callbacks.triplet_preview import TripletPreview
@@ -36,6 +37,7 @@ __all__ = [
     "RunRecordKeeper",
     "RunStopped",
     "RunSummary",
+    "SamplePredictions",
     "SaveCheckpoints",
     "SaveOptions",
     "SplicedEvaluation",

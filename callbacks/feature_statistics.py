@@ -10,10 +10,10 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
+from callbacks.markdown import escaped
 from lightning_modules.functional import Codes
 from lightning_modules.metrics import DENSE_ABOVE, log_density
 
-MARKUP = frozenset("<>&\"'\\`*_{}[]()#+-.!|~")
 CANDIDATES = 4
 """Places kept for each one shown, so that there is a choice of documents."""
 
@@ -149,7 +149,7 @@ def marked_snippet(tokenizer: Any, tokens: list[int], position: int) -> str:
         before, upto, whole = _decode_apart(tokenizer, tokens, position)
     token = upto[len(before) :]
     space = " " if token != token.lstrip() else ""
-    return f"{_escape(before)}{space}**{_escape(token.strip()) or '␣'}**{_escape(whole[len(upto) :])}"
+    return f"{escaped(before)}{space}**{escaped(token.strip()) or '␣'}**{escaped(whole[len(upto) :])}"
 
 
 def _decode_apart(tokenizer: Any, tokens: list[int], position: int) -> tuple[str, str, str]:
@@ -157,10 +157,3 @@ def _decode_apart(tokenizer: Any, tokens: list[int], position: int) -> tuple[str
         tokenizer.decode(part) for part in (tokens[:position], tokens[position : position + 1], tokens[position + 1 :])
     ]
     return pieces[0], pieces[0] + pieces[1], "".join(pieces)
-
-
-def _escape(text: str) -> str:
-    """Text as it is, in a Markdown table cell: every character with a meaning in HTML or Markdown becomes an entity."""
-    return "".join(f"&#{ord(character)};" if character in MARKUP else character for character in text).replace(
-        "\n", "⏎"
-    )

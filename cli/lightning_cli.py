@@ -183,6 +183,8 @@ class FulguriteCLI(LightningCLI):
         check_settings = getattr(self.model, "check_settings", None)
         if check_settings is not None:
             check_settings(self.datamodule)
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            getattr(callback, "check_settings", lambda: None)()
         if self.start is not None and self.stop is not None:
             self.keeper = RunRecordKeeper(self.start.begin(self.asked, self.config_text))
             callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]

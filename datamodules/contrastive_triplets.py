@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
+import numpy as np
 import torch
 from jsonargparse import ArgumentParser
 from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, PositiveInt
@@ -22,6 +23,7 @@ from datamodules.triplets import (
     OrderedTriplets,
     RetrievalTask,
     Tokenisation,
+    TokenisedTexts,
     Tokeniser,
     TripletBatch,
     TripletLoader,
@@ -34,10 +36,10 @@ from datamodules.triplets import (
 from datamodules.triplets.mined_negatives import Embed, mined_negatives
 from datamodules.triplets.report import PaddedTokens
 from datamodules.triplets.splits import SPLITS, split_rows
+from datamodules.triplets.tokeniser import Column
 from run_store import Split, UserError
 from run_store.fingerprints import fingerprint
 
-Column = Literal["anchor", "positive", "negative"]
 REPORTED_BATCHES = 16
 
 
@@ -110,7 +112,7 @@ class TripletDataModule(LightningDataModule):
                 loaded.
         """
         self._check_settings()
-        tokenisers = self._tokenisers()
+        tokenisers = self.tokenisers()
         given = {name: source for name, source in self.sources.items() if source is not None}
         self._folders = {name: prepare_table(self.cache, source, tokenisers) for name, source in given.items()}
 
@@ -166,6 +168,19 @@ class TripletDataModule(LightningDataModule):
     def retrieval(self, split: Split) -> RetrievalTask:
         """A split's anchors as queries for its positives among all its documents."""
         return self.table(split).retrieval(self.rows(split))
+
+    def tokenised(self, texts: Sequence[str], column: Column) -> tuple[TokenisedTexts, ...]:
+        """Texts as those of a column are read, in each tokenisation.
+
+        Raises:
+            UserError: a tokenizer cannot be loaded.
+        """
+        parts = []
+        for tokeniser in self.tokenisers():
+            ids = [text.ids for text in tokeniser([tokeniser.prompt(column) + text for text in texts])] if texts else []
+            tokens = torch.from_numpy(np.concatenate(ids)) if ids else torch.empty(0, dtype=torch.int32)
+            parts.append(TokenisedTexts(tokens, torch.tensor([len(text) for text in ids], dtype=torch.int64)))
+        return tuple(parts)
 
     def describe_example(self, split: Split, example: int) -> str:
         """The file and line of an example, for messages."""
@@ -285,7 +300,8 @@ class TripletDataModule(LightningDataModule):
         asked = self.negatives_per_example
         return table.most_negatives if asked is None else min(asked, table.most_negatives)
 
-    def _tokenisers(self) -> list[Tokeniser]:
+    def tokenisers(self) -> list[Tokeniser]:
+        """What makes tokens of texts, one for each tokenisation of the model."""
         hows = self._asked() if self.tokenisations is None else self.tokenisations
         return [
             Tokeniser(

@@ -24,6 +24,7 @@ from datamodules.shards import (
     split_ranges,
 )
 from datamodules.shards.format import MANIFEST_NAME
+from datamodules.text_samples import TextSamples
 from run_store import UserError, nearest, sha256_of
 
 
@@ -161,6 +162,16 @@ class StoredRows(LightningDataModule, Generic[Loader]):
         """
         text = self.store.manifest.source["text"]
         return load_tokenizer(text["tokenizer"], text.get("revision"))
+
+    def text_samples(self) -> TextSamples:
+        """Reads short texts: those held out for validation, and others with the model, where that is in the settings.
+
+        Raises:
+            UserError: the tokenizer cannot be loaded.
+        """
+        splits = split_ranges(self.store.document_names, self.store.document_ranges(), self.seed, *self.shares.values())
+        extractor, text = getattr(self, "extractor", None), getattr(self, "text", None)
+        return TextSamples(self.store, splits["validation"], list(self.shapes), self.tokenizer(), extractor, text)
 
     @property
     def _rank(self) -> Rank:

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
+import numpy.typing as npt
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 from lightning.pytorch import LightningDataModule
 from transformers import PreTrainedTokenizerBase
@@ -22,6 +23,7 @@ from datamodules.text import (
     HeldOut,
     TextCounts,
     TokenBatch,
+    TokenisedDocument,
     TokenWindow,
     cut,
     grouped,
@@ -241,6 +243,24 @@ class TextContexts(LightningDataModule):
         text.max_tokens = max_tokens
         text.first_window, text._reading, text._window_count = 0, _Reading(), None
         return text
+
+    def context(self, ids: npt.NDArray[Any], tokenizer: PreTrainedTokenizerBase, open_end: bool = False) -> TokenBatch:
+        """One text as a context by itself, between the special tokens that contexts have.
+
+        Args:
+            ids: [n] token ids without special tokens, at least one.
+            tokenizer: That of the text.
+            open_end: Nothing stands behind the text, so that it can be gone on with.
+
+        Returns:
+            A batch of one context; its document has the number 0.
+        """
+        begin, end = joining_tokens(tokenizer) if self.packed else template_tokens(tokenizer)
+        prefix = begin if self.bos else ()
+        suffix = end if self.separator and not self.packed and not open_end else ()
+        rules = ContextRules(len(prefix) + len(ids) + len(suffix), prefix, suffix, packed=False)
+        contexts = list(cut([TokenisedDocument(0, ids)], rules, TextCounts()))
+        return make_window(0, contexts, 1).batches[0]
 
     def document_names(self) -> list[str]:
         """Names by document number, of all documents up to the end of the last window read."""

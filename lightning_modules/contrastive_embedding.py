@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,6 +24,8 @@ from lightning_modules.functional import ScoreSpace, cached_loss
 from lightning_modules.hyperparameters import keep_plain
 from lightning_modules.losses import ContrastiveLoss, EmbeddedBatch, InfoNCE
 from lightning_modules.optimizer_settings import check_optimizer
+from lightning_modules.predictions import AnswerSettings, Sample
+from lightning_modules.retrieval_predictions import RetrievalPredictor
 from lightning_modules.schedules import WarmupDecay
 from lightning_modules.triplet_data import TripletData
 from run_store import Split, UserError
@@ -149,6 +151,7 @@ class ContrastiveEmbedding(LoadsFolders):
         return len(batch.examples)
 
     def training_step(self, batch: TripletBatch, batch_idx: int) -> Tensor:
+        self.evaluation.retrieval.kept = None
         chunks = self.encoder.chunks(batch.texts)
         parameters = [parameter for parameter in self.encoder.parameters() if parameter.requires_grad]
 
@@ -280,6 +283,12 @@ class ContrastiveEmbedding(LoadsFolders):
             for tokens in torch.split(part[0].tokens, part[0].lengths.tolist())
         ]
         return ShownEmbeddings(vectors, shown, [role for role, some in by_role.items() for _ in some])
+
+    def predictor(
+        self, samples: Sequence[Sample] | None, count: int, seed: int, settings: AnswerSettings
+    ) -> RetrievalPredictor:
+        """What tells what is retrieved for prompts; see `lightning_modules.predictions.Predicts`."""
+        return RetrievalPredictor(self.data, self.embed, self.evaluation, samples, count, seed, settings)
 
     # ---- checkpoints
 

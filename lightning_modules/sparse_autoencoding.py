@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -20,6 +20,7 @@ from lightning_modules.autoencoders import Autoencoder, DatasetScale, Normalizat
 from lightning_modules.folder_checkpoints import LoadsFolders
 from lightning_modules.functional import Codes
 from lightning_modules.hyperparameters import keep_plain
+from lightning_modules.latent_predictions import LatentPredictor
 from lightning_modules.members import Figures, Member, telling, under_names
 from lightning_modules.memory_guard import Step, memory_told
 from lightning_modules.non_finite import (
@@ -31,6 +32,7 @@ from lightning_modules.non_finite import (
     with_bad_gradient_if_bad,
 )
 from lightning_modules.optimizer_settings import check_optimizer
+from lightning_modules.predictions import AnswerSettings, Sample
 from lightning_modules.schedules import WarmupDecay
 from lightning_modules.sides import agreed_shapes
 from lightning_modules.sweep import Members
@@ -370,6 +372,13 @@ class SparseAutoencoding(LoadsFolders):
 
     def _log_evaluation(self, stage: str) -> None:
         self.log_figures(stage, {prefix: member.scores() for prefix, member in self.members.prefixed()})
+
+    def predictor(
+        self, samples: Sequence[Sample] | None, count: int, seed: int, settings: AnswerSettings
+    ) -> LatentPredictor:
+        """What tells the latents of texts; see `lightning_modules.predictions.Predicts`."""
+        precision = self.trainer.precision_plugin
+        return LatentPredictor(self.members.prefixed, self.data, precision, samples, count, seed, settings)
 
     def log_figures(self, stage: str, figures: Mapping[str, Figures]) -> None:
         """Logs scalars of the members, by prefix, as PREFIX/stage/name and their means as stage/name."""

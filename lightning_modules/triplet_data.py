@@ -7,7 +7,8 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from datamodules.triplets import RetrievalTask, TokenisedTexts, TripletBatch, TripletReport, TripletTable
+from datamodules.triplets import RetrievalTask, TokenisedTexts, Tokeniser, TripletBatch, TripletReport, TripletTable
+from datamodules.triplets.tokeniser import Column
 from run_store import Split
 
 
@@ -25,6 +26,12 @@ class TripletData(Protocol):
 
     def retrieval(self, split: Split) -> RetrievalTask:
         """A split's anchors as queries for its positives."""
+
+    def tokenisers(self) -> list[Tokeniser]:
+        """What makes tokens of texts, one for each tokenisation of the model."""
+
+    def tokenised(self, texts: Sequence[str], column: Column) -> tuple[TokenisedTexts, ...]:
+        """Texts as those of a column are read, in each tokenisation."""
 
     def describe_example(self, split: Split, example: int) -> str:
         """The file and line of an example."""

@@ -5,6 +5,7 @@ from datamodules.shards.reader import ActivationStore, Provenance
 from datamodules.shards.shard_writer import SHARD_BYTES
 from datamodules.shards.shuffle import BlockShuffle
 from datamodules.shards.splits import Split, split_of, split_ranges
+from datamodules.shards.text_rows import TextRows
 from datamodules.shards.writer import StoreWriter
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "Rank",
     "Split",
     "StoreWriter",
+    "TextRows",
     "TrainingLoader",
     "is_store",
     "read_batch",

@@ -7,7 +7,7 @@ from datamodules.text.packing import TokenBatch, TokenWindow, grouped, make_wind
 from datamodules.text.shuffled import Shuffled
 from datamodules.text.standard_library import StandardLibrary
 from datamodules.text.text_files import TextFiles
-from datamodules.text.tokenising import joining_tokens, template_tokens, tokenise
+from datamodules.text.tokenising import TokenisedDocument, joining_tokens, template_tokens, tokenise
 
 __all__ = [
     "Columns",
@@ -23,6 +23,7 @@ __all__ = [
     "TextFiles",
     "TokenBatch",
     "TokenWindow",
+    "TokenisedDocument",
     "cut",
     "grouped",
     "joining_tokens",

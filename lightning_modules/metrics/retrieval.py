@@ -30,6 +30,15 @@ class QueryScores(NamedTuple):
     """[q] float64 each by name; nan for a query without relevant documents."""
 
 
+class RankedTexts(NamedTuple):
+    """What the scores of all queries were made of, over all ranks."""
+
+    document_ids: Tensor
+    """[m] int64, ascending."""
+    documents: Tensor
+    """[m, d] of any norm, float32."""
+
+
 class Retrieval(Metric):
     """Means over queries of NDCG@10, MRR@10, recall@1, @10 and @100 and MAP, every query ranking all documents.
 
@@ -44,6 +53,11 @@ class Retrieval(Metric):
 
     full_state_update = False
     is_differentiable = False
+
+    keeps: bool = False
+    """Whether the documents of the last `compute` stay in `kept`."""
+    kept: RankedTexts | None = None
+    """Whoever changes the model empties it."""
 
     query_embeddings: list[Tensor]
     query_ids: list[Tensor]
@@ -116,6 +130,8 @@ class Retrieval(Metric):
     def _query_scores(self) -> QueryScores:
         query_ids, queries = _each_once(self.query_ids, self.query_embeddings)
         document_ids, documents = _each_once(self.document_ids, self.document_embeddings)
+        if self.keeps:
+            self.kept = RankedTexts(document_ids, documents)
         relevance = self._relevance(query_ids, document_ids)
         excluded = None
         if self.exclude_own:

@@ -20,10 +20,10 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, distributed
-from torch.autograd.function import once_differentiable
 from torch.nn import Parameter
 
 from lightning_modules.autoencoders import Autoencoder, LossTerm, WholeBatch
+from lightning_modules.functional import deferred
 from run_store import UserError
 
 T = TypeVar("T")
@@ -183,7 +183,7 @@ class MemoryGuard:
         """
         pending = _Pending(self, batch)
         step = self.within_memory(batch, self.rows_at_once, lambda size: pending.forward(size, loss_scale))
-        return step._replace(loss=_Deferred.apply(step.loss.detach(), pending, *batch.parameters))  # type: ignore[no-untyped-call]
+        return step._replace(loss=deferred(step.loss.detach(), pending.backward, batch.parameters))
 
     def within_memory(self, batch: Batch, size: int | None, attempt: Callable[[int], T]) -> T:
         """attempt(rows at once) for the largest size, halved as often as memory runs out, that succeeds.
@@ -271,18 +271,3 @@ class _Pending:
             loss, self.loss = self.loss, None  # whatever happens, its memory is free afterwards
             return gradients_of(loss, self.batch.parameters, grad)
         return self.batch.in_parts(size, grad)[1]
-
-
-class _Deferred(torch.autograd.Function):
-    """A value whose gradient is found when it is asked for."""
-
-    @staticmethod
-    def forward(ctx: Any, value: Tensor, pending: _Pending, *parameters: Parameter) -> Tensor:
-        ctx.pending = pending
-        return value.clone()
-
-    @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        pending, ctx.pending = ctx.pending, None
-        return None, None, *pending.backward(grad)

@@ -2,6 +2,7 @@ from lightning_modules.functional.batch_topk import linear_batch_topk
 from lightning_modules.functional.bootstrap import BootstrapInterval, paired_bootstrap
 from lightning_modules.functional.codes import BatchCodes, Codes, DenseCodes, SparseCodes
 from lightning_modules.functional.collapse import collapse_sentence
+from lightning_modules.functional.deferred import deferred
 from lightning_modules.functional.embedding_geometry import alignment, effective_rank, mean_pairwise_cosine, uniformity
 from lightning_modules.functional.encoding import linear_topk
 from lightning_modules.functional.gathering import gather_equal, gather_rows, ranks
@@ -65,6 +66,7 @@ __all__ = [
     "best_matching",
     "cached_loss",
     "collapse_sentence",
+    "deferred",
     "effective_rank",
     "first_occurrences",
     "fraction_of_variance_unexplained",

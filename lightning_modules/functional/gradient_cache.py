@@ -14,11 +14,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Generic, NamedTuple, TypeVar
+from functools import partial
+from typing import Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+
+from lightning_modules.functional.deferred import deferred
 
 Chunk = TypeVar("Chunk")
 
@@ -60,7 +62,7 @@ def cached_loss(
     value = loss(leaf)
     (replay.gradient,) = torch.autograd.grad(value, leaf, materialize_grads=True)
     trained = [parameter for parameter in parameters if parameter.requires_grad]
-    return CachedLoss(_Deferred.apply(value.detach(), replay, *trained), embeddings)  # type: ignore[no-untyped-call]
+    return CachedLoss(deferred(value.detach(), partial(replay.second_pass, trained), trained), embeddings)
 
 
 class _Precision(NamedTuple):
@@ -129,7 +131,7 @@ class _Replay(Generic[Chunk]):
         self.sizes = [len(part) for part in embeddings]
         return embeddings
 
-    def second_pass(self, grad: Tensor, parameters: Sequence[Tensor]) -> list[Tensor | None]:
+    def second_pass(self, parameters: Sequence[Tensor], grad: Tensor) -> list[Tensor | None]:
         """`grad` times the loss's gradient by every parameter."""
         assert self.gradient is not None  # or nothing waits for a backward
         totals: list[Tensor | None] = [None] * len(parameters)
@@ -151,18 +153,3 @@ def _sum(total: Tensor | None, gradient: Tensor | None) -> Tensor | None:
     if total is None or gradient is None:
         return gradient if total is None else total
     return total + gradient
-
-
-class _Deferred(torch.autograd.Function):
-    """A value whose gradient is found when it is asked for."""
-
-    @staticmethod
-    def forward(ctx: Any, value: Tensor, replay: _Replay[Any], *parameters: Tensor) -> Tensor:
-        ctx.replay = replay
-        ctx.parameters = parameters
-        return value.clone()
-
-    @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        return None, None, *ctx.replay.second_pass(grad, ctx.parameters)

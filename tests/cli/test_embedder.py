@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from cli import main
 from run_store.record import read_record
+from tests.cli.jobs import differing
 from tests.exports.encoders import save_qwen
 
 CONFIG = Path(__file__).parents[2] / "configs" / "embedder.yaml"
@@ -93,3 +98,25 @@ def test_mistakes_are_one_sentence(arguments, capsys, more, sentence):
     told = capsys.readouterr().err.strip().splitlines()[-1]
     assert told.startswith("error: ")
     assert sentence in told
+
+
+@pytest.mark.slow
+def test_killed_from_outside_it_goes_on_to_the_same_bits(arguments, tmp_path):
+    def line(runs):
+        settings = ("--trainer.max_epochs=3", "--trainer.callbacks.every_n_steps=2")
+        return arguments("fit", "--run.folder", str(tmp_path / runs), *settings)
+
+    def saved(runs):
+        return list((tmp_path / runs).glob("*/*/v*/checkpoints/step-*/manifest.json"))
+
+    for kills in (1, 2):
+        process = subprocess.Popen([sys.executable, str(CONFIG.parents[1] / "main.py"), *line("killed")])
+        while len(saved("killed")) < 2 * kills and process.poll() is None:
+            time.sleep(0.01)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+    assert main(line("killed")) == 0
+    assert main(line("straight")) == 0
+    killed, straight = (next((tmp_path / runs).glob("*/*/v1")) for runs in ("killed", "straight"))
+    assert len(read_record(killed).attempts) == 3
+    assert differing(killed, straight) == []

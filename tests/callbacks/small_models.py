@@ -10,6 +10,7 @@ from backbones import Extractor
 from datamodules.activations import ActivationDataModule
 from datamodules.text import StandardLibrary
 from datamodules.text_contexts import TextContexts
+from run_store.predictions import PredictionStore
 from tests.callbacks.test_spliced_evaluation import save_byte_tokenizer
 
 LENGTH, WIDTH = 48, 16
@@ -73,3 +74,21 @@ def trainer(folder, *callbacks, **settings) -> Trainer:
         "use_distributed_sampler": False,
     }
     return Trainer(callbacks=list(callbacks), **{**common, **settings})
+
+
+def kept(folder):
+    """(runs, predictions) of the store in a folder; nothing where there is none."""
+    if not (folder / "predictions.sqlite").exists():
+        return [], []
+    with PredictionStore(folder / "predictions.sqlite", read_only=True) as store:
+        runs = store.runs()
+        return runs, [each for run in runs for each in store.predictions(run=run.run_id)]
+
+
+def fitted(folder, parts, callback=None, *others, **settings):
+    """A training in a folder: its Trainer and model."""
+    chosen = [] if callback is None else [callback]
+    fit = trainer(folder, *chosen, *others, **settings)
+    model, data = parts()
+    fit.fit(model, data)
+    return fit, model

@@ -1,4 +1,4 @@
-"""A training with predictions: what is kept, when and for whom, that nothing stops it, and that it is the same one."""
+"""A training with predictions: what is kept of it, when, for whom and by which settings."""
 
 import json
 import os
@@ -8,73 +8,18 @@ import sys
 import warnings
 
 import pytest
-import torch
-from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from torch.utils.data import DataLoader
 
-from backbones import TextEncoder
-from callbacks import AtomicCheckpointIO, RandomStates, SamplePredictions, SaveCheckpoints
-from datamodules.contrastive_triplets import TripletDataModule
-from datamodules.triplets import TripletFiles
+from callbacks import SamplePredictions
 from lightning_modules.autoencoders import TopK
-from lightning_modules.contrastive_embedding import ContrastiveEmbedding
 from lightning_modules.members import Member
 from lightning_modules.sparse_autoencoding import SparseAutoencoding
 from run_store import UserError
-from run_store.checkpoints import list_checkpoints
-from run_store.predictions import PredictionStore
-from tests.callbacks.small_models import activations, save_gpt2, trainer
-from tests.exports.encoders import save_qwen
+from tests.callbacks.small_models import activations, fitted, kept, trainer
 
 SHORT = {"text_tokens": 12, "continuation_tokens": 4}
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("predictions")
-    save_gpt2(folder / "gpt2")
-    save_qwen(folder / "qwen")
-    rows = [{"anchor": f"gives {i}", "positive": f"def f{i}(): {i}", "negative": f"def g{i}()"} for i in range(60)]
-    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return folder
-
-
-@pytest.fixture(params=["autoencoder", "embedder"])
-def parts(request, folder):
-    """parts() → a model of either product and its data."""
-
-    def autoencoder():
-        torch.manual_seed(0)
-        return SparseAutoencoding(TopK(48, 4)), activations(str(folder / "gpt2"), folder / "store", ["residual.1"])
-
-    def embedder():
-        torch.manual_seed(0)
-        # with dropout, whose random numbers go on behind the predictions
-        encoder = TextEncoder(str(folder / "qwen"), max_length=32, precision="float32", dropout=True)
-        source, cache = TripletFiles(str(folder / "rows.jsonl")), str(folder / "cache")
-        return ContrastiveEmbedding(encoder), TripletDataModule(source, 8, validation_share=0.3, cache=cache)
-
-    return {"autoencoder": autoencoder, "embedder": embedder}[request.param]
-
-
-def kept(folder):
-    """(runs, predictions) of the store in a folder; nothing where there is none."""
-    if not (folder / "predictions.sqlite").exists():
-        return [], []
-    with PredictionStore(folder / "predictions.sqlite", read_only=True) as store:
-        runs = store.runs()
-        return runs, [each for run in runs for each in store.predictions(run=run.run_id)]
-
-
-def fitted(folder, parts, callback=None, *others, **settings):
-    """A training in a folder: its Trainer and model."""
-    chosen = [] if callback is None else [callback]
-    fit = trainer(folder, *chosen, *others, **settings)
-    model, data = parts()
-    fit.fit(model, data)
-    return fit, model
 
 
 # ---- what is kept
@@ -135,10 +80,10 @@ def test_sanity_checks_and_trial_runs_keep_nothing(parts, tmp_path):
     assert len(kept(tmp_path)[1]) == 5
 
 
-def test_members_of_a_sweep_are_told_apart(folder, tmp_path):
+def test_members_of_a_sweep_are_told_apart(products, tmp_path):
     def sweep():
         members = {"few": Member(TopK(48, 2)), "many": Member(TopK(48, 8))}
-        data = activations(str(folder / "gpt2"), folder / "store", ["residual.1"])
+        data = activations(str(products / "gpt2"), products / "store", ["residual.1"])
         return SparseAutoencoding(TopK(48), members=members), data
 
     logger = TensorBoardLogger(tmp_path / "logs")
@@ -180,217 +125,6 @@ def test_the_runs_record_stands_before_its_first_prediction(parts, tmp_path):
         assert store.execute("SELECT count(*) FROM predictions").fetchone() == (10,)
         (created,) = store.execute("SELECT created_at FROM runs").fetchone()
         assert created <= store.execute("SELECT min(created_at) FROM predictions").fetchone()[0]
-
-
-# ---- nothing about the training changes
-
-
-def states_of(model):
-    return {name: value.clone() for name, value in model.state_dict().items()}
-
-
-def demand_same(left, right):
-    assert left.keys() == right.keys()
-    assert not [name for name in left if not torch.equal(left[name], right[name])]
-
-
-@pytest.mark.parametrize("settings", [{}, {"sample_frequency": "step", "every_n_steps": 1}])
-def test_weights_are_those_of_a_training_without_predictions(parts, tmp_path, settings):
-    _, without = fitted(tmp_path / "without", parts)
-    _, disabled = fitted(tmp_path / "off", parts, SamplePredictions(enabled=False))
-    _, watched = fitted(tmp_path / "with", parts, SamplePredictions(**SHORT, **settings))
-    assert kept(tmp_path / "with")[1]
-    demand_same(states_of(without), states_of(watched))
-    demand_same(states_of(without), states_of(disabled))
-
-
-class Modes(Callback):
-    """Which parts were in training before each step."""
-
-    def __init__(self):
-        self.seen = []
-
-    def on_train_batch_start(self, trainer, pl_module, *_):
-        self.seen.append([part.training for part in pl_module.modules()])
-
-
-def test_the_parts_of_the_model_stay_in_their_modes(parts, tmp_path):
-    plain, watched = Modes(), Modes()
-    fitted(tmp_path, parts, None, plain)
-    fitted(tmp_path, parts, SamplePredictions(**SHORT, sample_frequency="step", every_n_steps=1), watched)
-    assert plain.seen == watched.seen
-
-
-class StopAfter(Callback):
-    def __init__(self, steps):
-        self.steps = steps
-
-    def on_train_batch_end(self, trainer, *_):
-        if trainer.global_step == self.steps:
-            raise KeyboardInterrupt
-
-
-def test_a_resumed_training_rewrites_its_predictions_and_doubles_none(parts, tmp_path):
-    settings = {"sample_frequency": "step", "every_n_steps": 2}
-
-    def train(folder, *others, resume=None, **more):
-        model, data = parts()
-        saver = SaveCheckpoints(every_n_steps=3)
-        callbacks = [SamplePredictions(**SHORT, **settings), *others, saver, RandomStates()]
-        fit = trainer(folder, *callbacks, enable_checkpointing=True, plugins=[AtomicCheckpointIO()], **more)
-        fit.fit(model, data, ckpt_path=resume)
-
-    train(tmp_path / "straight")
-    with pytest.raises((KeyboardInterrupt, SystemExit)):
-        train(tmp_path / "resumed", StopAfter(4))
-    first = list_checkpoints(tmp_path / "resumed" / "checkpoints")[0].path
-    assert sorted({each.step for each in kept(tmp_path / "resumed")[1]}) == [2, 4]
-    train(tmp_path / "resumed", resume=str(first))
-    (_,), straight = kept(tmp_path / "straight")
-    (_,), resumed = kept(tmp_path / "resumed")
-    assert [(each.step, each.sample_index, each.prompt, each.scores, each.prediction) for each in resumed] == [
-        (each.step, each.sample_index, each.prompt, each.scores, each.prediction) for each in straight
-    ]
-    assert len(resumed) == 4 * 5
-
-
-class OneThread(Callback):
-    """A forked child has lost the threads of its parent, and would wait for them."""
-
-    def setup(self, trainer, pl_module, stage):
-        torch.set_num_threads(1)
-
-
-@pytest.mark.slow
-def test_two_ranks_keep_the_samples_of_one(parts, tmp_path):
-    def samples(folder):
-        return {(each.sample_index, each.prompt) for each in kept(folder)[1]}
-
-    fitted(tmp_path / "one", parts, SamplePredictions(**SHORT))
-    settings = {"devices": 2, "strategy": "ddp_fork", "logger": TensorBoardLogger(tmp_path / "two")}
-    fitted(tmp_path / "two", parts, SamplePredictions(**SHORT), OneThread(), **settings)
-    assert samples(tmp_path / "one") == samples(tmp_path / "two")
-    (_,), found = kept(tmp_path / "two")
-    assert len(found) == 2 * 5
-
-
-# ---- nothing stops it
-
-
-def told_by(folder, parts, callback, *others, **settings):
-    """A training, and what it says of predictions but for what they cost."""
-    with warnings.catch_warnings(record=True) as record:
-        warnings.simplefilter("always")
-        fit, _ = fitted(folder, parts, callback, *others, **settings)
-    told = [str(each.message) for each in record if "redictions" in str(each.message)]
-    return fit, [sentence for sentence in told if "took" not in sentence]
-
-
-@pytest.mark.parametrize("content", [None, "", '{"prompt": 3}', '{"prompt": "a"'])
-def test_a_missing_or_malformed_file_is_one_sentence_and_training_goes_on(parts, tmp_path, content):
-    file = tmp_path / "samples.jsonl"
-    if content is not None:
-        file.write_text(content)
-    fit, (sentence,) = told_by(tmp_path, parts, SamplePredictions(samples=str(file)))
-    assert sentence.startswith("callback SamplePredictions is off, and training goes on: ")
-    assert str(file) in sentence
-    assert fit.global_step == 8
-    assert kept(tmp_path) == ([], [])
-
-
-class Bare(LightningModule):
-    def __init__(self):
-        super().__init__()
-        self.weight = torch.nn.Parameter(torch.ones(2))
-
-    def training_step(self, batch, batch_idx):
-        return self.weight.sum()
-
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), lr=0.1)
-
-    def train_dataloader(self):
-        return DataLoader(torch.ones(3, 1))
-
-
-def test_a_model_that_predicts_nothing_is_one_sentence(tmp_path):
-    fit, (sentence,) = told_by(tmp_path, lambda: (Bare(), None), SamplePredictions())
-    assert "is off, and training goes on: model Bare predicts nothing" in sentence
-    assert fit.global_step == 6
-
-
-def test_an_unknown_origin_of_activations_is_one_sentence_where_it_is_needed(folder, tmp_path):
-    (tmp_path / "samples.jsonl").write_text('{"prompt": "x"}')
-    callbacks = SamplePredictions(samples=str(tmp_path / "samples.jsonl")), SamplePredictions(**SHORT)
-
-    def unknown():
-        data = activations(str(folder / "gpt2"), folder / "store", ["residual.1"], known=False)
-        return SparseAutoencoding(TopK(48, 4)), data
-
-    _, (sentence,) = told_by(tmp_path / "file", unknown, callbacks[0])
-    assert "is off, and training goes on: " in sentence
-    assert "set data.extractor and data.text" in sentence
-    _, nothing = told_by(tmp_path / "validation", unknown, callbacks[1])
-    assert nothing == []
-    assert len(kept(tmp_path / "validation")[1]) == 10
-
-
-class Broken(Callback):
-    """Breaks what answers for a while."""
-
-    def __init__(self, callback, moments, error):
-        self.callback, self.moments, self.error = callback, moments, error
-
-    def on_train_start(self, *_):
-        whole, self.asked = self.callback._predictor.answers, 0
-
-        def answers():
-            self.asked += 1
-            if self.asked in self.moments:
-                raise self.error
-            return whole()
-
-        self.callback._predictor.answers = answers
-
-
-def test_a_failing_answer_is_told_once_and_counted_at_the_end(parts, tmp_path):
-    callback = SamplePredictions(**SHORT)
-    broken = Broken(callback, (1, 2), RuntimeError("no\nmemory"))
-    _, told = told_by(tmp_path, parts, callback, broken, max_epochs=3)
-    assert told == [
-        "no predictions of samples at step 4, and training goes on: RuntimeError: no memory",
-        "predictions of samples failed at 2 of 3 moments",
-    ]
-    assert {each.step for each in kept(tmp_path)[1]} == {12}
-
-
-class FullDisk(Callback):
-    """Puts a folder in the place of the store until an epoch begins."""
-
-    def __init__(self, path, until):
-        self.path, self.until = path, until
-
-    def on_train_start(self, *_):
-        self.path.mkdir()
-
-    def on_train_epoch_start(self, trainer, *_):
-        if trainer.current_epoch == self.until:
-            self.path.rmdir()
-
-
-def test_what_cannot_be_written_is_kept_and_written_later(parts, tmp_path):
-    disk = FullDisk(tmp_path / "predictions.sqlite", 2)
-    _, (first, last) = told_by(tmp_path, parts, SamplePredictions(**SHORT), disk, max_epochs=3)
-    assert "cannot be written now" in first
-    assert "2 times: no prediction is lost" in last
-    assert sorted({each.step for each in kept(tmp_path)[1]}) == [4, 8, 12]
-
-
-def test_what_is_lost_is_counted(parts, tmp_path):
-    disk = FullDisk(tmp_path / "predictions.sqlite", 99)
-    fit, told = told_by(tmp_path, parts, SamplePredictions(**SHORT), disk)
-    assert "10 predictions are lost" in told[-1]
-    assert fit.global_step == 8
 
 
 # ---- settings
@@ -458,9 +192,9 @@ class Since(Callback):
 
 
 @pytest.mark.parametrize(("seconds", "warnings_told"), [(1e9, 0), (0.0, 1)])
-def test_a_warning_where_it_costs_over_five_percent(folder, tmp_path, seconds, warnings_told):
+def test_a_warning_where_it_costs_over_five_percent(products, tmp_path, seconds, warnings_told):
     def autoencoder():
-        data = activations(str(folder / "gpt2"), folder / "store", ["residual.1"])
+        data = activations(str(products / "gpt2"), products / "store", ["residual.1"])
         return SparseAutoencoding(TopK(48, 4)), data
 
     # a language model that goes on after every step takes far longer than the step

@@ -224,7 +224,7 @@ def delete(
     print(f"deleted {deleted} predictions of {what}")
 
 
-def report(out: str, runs: list[str] | None = None, user: str | None = None, folder: str = ROOT) -> None:
+def report(*, out: str, runs: list[str] | None = None, user: str | None = None, folder: str = ROOT) -> None:
     """Writes a page to look at in a browser: table, slider over epochs, comparison and search. It needs no network.
 
     Args:

@@ -242,3 +242,13 @@ def test_verbs_do_not_pay_for_torch(folder: Path) -> None:
         "assert not {'torch', 'lightning', 'numpy'} & sys.modules.keys()"
     )
     subprocess.run([sys.executable, "-c", code, folder], check=True, cwd=CHECKOUT, stdout=subprocess.DEVNULL)
+
+
+def test_the_page_is_written_of_the_runs_that_were_asked_for(printed: Printed, tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    assert printed("report", "--out", str(page)) == f"wrote {page}\n"
+    assert all(run in page.read_text() for run in RUNS)
+    printed("report", "--out", str(page), "--runs", "first")
+    assert "a1a1a1a1a1" in page.read_text()
+    assert "b2b2b2b2b2" not in page.read_text()
+    assert "--out" in printed("report", code=2)

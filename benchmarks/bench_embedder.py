@@ -10,8 +10,8 @@ off and the rival's is on, as their defaults are; the rival is there without dro
 so first the rival in float32 takes turns with ours, then the rival in bfloat16; the most is some 16 GB.
 
 Quality: after an epoch of each, NDCG@10 on modules that were not trained on and on another package, every model saved
-and evaluated in float32 by our metric. `fulgurite_same_time` is the recipe with as many epochs as fit the rival's time.
-Differences are of queries, averaged over the seeds; their 95% interval is a bootstrap over queries.
+and evaluated in float32 by our metric. `fulgurite_same_time` is the recipe on as many triplets more as fit the rival's
+time. Differences are of queries, averaged over the seeds; their 95% interval is a bootstrap over queries.
 
 A table on stderr, JSON on stdout. Without FULGURITE_PEERS_PYTHON, a Python with the extra `peers`, only ours run.
 """

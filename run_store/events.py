@@ -62,6 +62,18 @@ def read_events_from(path: str | os.PathLike[str], offset: int) -> tuple[list[di
     return [event for event in events if event is not None], offset + len(whole)
 
 
+def end_of_events(path: str | os.PathLike[str]) -> int:
+    """The offset behind the last whole line, from which `read_events_from` finds what comes next."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
+    try:
+        return _end_of_whole_lines(handle)
+    finally:
+        os.close(handle)
+
+
 def _parsed(line: bytes) -> dict[str, Any] | None:
     try:
         event = json.loads(line)

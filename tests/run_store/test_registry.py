@@ -5,11 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
-import sqlite3
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +17,7 @@ from run_store.listing import delete_run, find_runs
 from run_store.locks import RunLock
 from run_store.record import Progress, RunRecord, read_record
 from run_store.registry import find_run, get_listed, list_runs, reindex, stamps
-from run_store.run_index import INDEX_NAME, Order, RunQuery
-from run_store.run_index.index import SCHEMA
+from run_store.run_index import Order, RunQuery
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 NewRun = Any  # the fixture of conftest.py
@@ -40,10 +36,6 @@ def brought_to(record: RunRecord, *statuses: Any) -> RunRecord:
 
 def ids(root: Path, **query: Any) -> list[str]:
     return [run.summary.id for run in list_runs(root, RunQuery(**query)).runs]
-
-
-def walked(root: Path, **filters: Any) -> list[str]:
-    return [run.record.id for run in find_runs(root, **filters).runs]
 
 
 # Trainings as records
@@ -293,187 +285,6 @@ def test_odd_values_in_a_record_do_not_stop_the_list(new_run: NewRun, root: Path
         content = json.loads((record.folder / "metadata.json").read_text())
         (record.folder / "metadata.json").write_text(json.dumps({**content, **changes}))
     assert [run.summary.id for run in reindex(root).runs] == [other.id, sound.id]
-
-
-# An index that is missing, damaged or of another release
-
-
-def damaged(content: bytes, how: str) -> bytes:
-    return {
-        "empty": b"",
-        "text": b"this is not a database, however long it may be" * 200,
-        "cut": content[: len(content) // 2],
-        "overwritten": content[:4096] + b"\xff" * (len(content) - 4096),
-    }[how]
-
-
-@pytest.mark.parametrize("how", ["missing", "empty", "text", "cut", "overwritten", "older", "without its columns"])
-def test_an_index_that_is_no_use_is_made_again(
-    new_run: NewRun, root: Path, how: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    records = [brought_to(new_run(), "failed") for _ in range(3)]
-    path = root / INDEX_NAME
-    list_runs(root)
-    if how == "missing":
-        path.unlink()
-    elif how == "older":
-        connection = sqlite3.connect(path)
-        connection.executescript("DROP TABLE runs; CREATE TABLE runs (id)")
-        connection.close()
-        monkeypatch.setattr("run_store.run_index.index.SCHEMA", replace(SCHEMA, version=2))
-    elif how == "without its columns":
-        connection = sqlite3.connect(path)
-        connection.executescript("DROP TABLE runs; CREATE TABLE runs (id)")
-        connection.close()
-    else:
-        path.write_bytes(damaged(path.read_bytes(), how))
-    records[0].begin_attempt()  # the training goes on
-    page = list_runs(root)
-    assert [run.summary.id for run in page.runs] == [record.id for record in reversed(records)]
-    assert page.runs[-1].summary.status == "initialising"
-    assert page.warning == ""
-    assert list_runs(root) == page
-
-
-@pytest.mark.parametrize("whose", ["newer release", "somebody else"])
-def test_an_index_that_is_not_ours_is_left_alone(new_run: NewRun, root: Path, whose: str) -> None:
-    record = new_run()
-    path = root / INDEX_NAME
-    if whose == "newer release":
-        connection = sqlite3.connect(path)
-        connection.execute("PRAGMA user_version = 99")
-    else:
-        path.unlink()
-        connection = sqlite3.connect(path)
-        connection.execute("CREATE TABLE notes (text)")
-    connection.close()
-    content = path.read_bytes()
-    record.begin_attempt()
-    page = list_runs(root)
-    assert [run.summary.status for run in page.runs] == ["initialising"]
-    assert page.warning.startswith(f"every run folder is read, since {path} is ")
-    assert path.read_bytes() == content
-
-
-def test_a_folder_that_may_only_be_read_is_listed(new_run: NewRun, root: Path) -> None:
-    record = new_run()
-    (root / INDEX_NAME).unlink()
-    (root / INDEX_NAME).mkdir()  # no file can be made there, whoever runs the test
-    record.begin_attempt()
-    page = list_runs(root)
-    assert [run.summary.status for run in page.runs] == ["initialising"]
-    assert "cannot be opened" in page.warning
-
-
-def test_an_index_that_somebody_holds_does_not_stop_a_training(
-    new_run: NewRun, root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("run_store.run_index.using._WRITERS_PATIENCE", 0.01)
-    record = new_run()
-    list_runs(root)
-    holder = sqlite3.connect(root / INDEX_NAME, isolation_level=None)
-    holder.execute("BEGIN EXCLUSIVE")
-    record.begin_attempt()
-    assert read_record(record.folder).status == "initialising"
-    holder.execute("ROLLBACK")
-    assert list_runs(root).runs[0].summary.status == "initialising"
-
-
-# Several processes, and kills
-
-WRITES_ON = """
-import os, signal, sys
-from run_store.record import Progress, read_record
-record = read_record(sys.argv[1])
-print("ready", flush=True)
-for step in range(int(sys.argv[2])):
-    record.report(Progress(step), {"val/fvu": 1 / (1 + step)})
-"""
-
-
-def test_two_trainings_that_write_at_once_are_both_known(new_run: NewRun, root: Path) -> None:
-    records = [brought_to(new_run(), "initialising", "running") for _ in range(2)]
-    command = [sys.executable, "-c", WRITES_ON]
-    writers = [subprocess.Popen([*command, str(record.folder), "30"], cwd=CHECKOUT) for record in records]
-    while any(writer.poll() is None for writer in writers):
-        assert list_runs(root).total == 2
-    assert [writer.returncode for writer in writers] == [0, 0]
-    index = sqlite3.connect(root / INDEX_NAME)
-    assert index.execute("SELECT step FROM runs").fetchall() == [(29,), (29,)]
-    assert index.execute("SELECT count(*) FROM announced").fetchall() == [(0,)]
-
-
-def test_a_kill_while_writing_leaves_an_index_that_is_right(new_run: NewRun, root: Path) -> None:
-    record = brought_to(new_run(), "initialising", "running")
-    for _ in range(4):
-        command = [sys.executable, "-c", WRITES_ON, str(record.folder), "1000000"]
-        with subprocess.Popen(command, cwd=CHECKOUT, stdout=subprocess.PIPE) as process:
-            assert process.stdout is not None
-            process.stdout.readline()
-            reached = len(record.history())
-            while len(record.history()) < reached + 3:
-                pass
-            process.kill()
-        assert list_runs(root, RunQuery(limit=0)).total == 1  # what is on no page is told by the announcement
-        stored = sqlite3.connect(root / INDEX_NAME).execute("SELECT step FROM runs").fetchall()
-        assert stored == [(read_record(record.folder).progress.step,)]
-
-
-@pytest.mark.parametrize("moment", ["before", "after"])
-def test_a_kill_between_record_and_index_is_made_good(new_run: NewRun, root: Path, moment: str) -> None:
-    record = new_run()
-    list_runs(root)
-    code = f"""
-import os, signal, sys
-from run_store import record as records
-from run_store.record import read_record
-record = read_record(sys.argv[1])
-write = records.write_json
-def killed(*arguments):
-    if {moment == "after"}:
-        write(*arguments)
-    os.kill(os.getpid(), signal.SIGKILL)
-records.write_json = killed
-record.move_to("failed")
-"""
-    killed = subprocess.run([sys.executable, "-c", code, str(record.folder)], cwd=CHECKOUT)
-    assert killed.returncode == -signal.SIGKILL
-    expected = "failed" if moment == "after" else "pending"
-    assert list_runs(root, RunQuery(status=expected, limit=0)).total == 1
-
-
-def test_a_kill_while_the_index_is_made_again_is_made_good(new_run: NewRun, root: Path) -> None:
-    records = [new_run() for _ in range(4)]
-    (root / INDEX_NAME).unlink()
-    code = """
-import os, signal, sys
-from run_store import registry
-from run_store.run_index import index
-index._BATCH = 1
-seen = []
-def read(folder, summary_of=registry.summary_of):
-    seen.append(folder)
-    if len(seen) == 3:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return summary_of(folder)
-registry.summary_of = read
-registry.list_runs(sys.argv[1])
-"""
-    killed = subprocess.run([sys.executable, "-c", code, str(root)], cwd=CHECKOUT)
-    assert killed.returncode == -signal.SIGKILL
-    assert (root / INDEX_NAME).exists()
-    assert ids(root) == [record.id for record in reversed(records)]
-
-
-def test_announcements_of_the_dead_are_forgotten_in_time(
-    new_run: NewRun, root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    new_run()
-    connection = sqlite3.connect(root / INDEX_NAME, isolation_level=None)
-    connection.execute("INSERT INTO announced VALUES ('token', 'sae/spec-00000000_exec-00000000/v1', 0)")
-    list_runs(root)  # fills it
-    list_runs(root)
-    assert connection.execute("SELECT count(*) FROM announced").fetchall() == [(0,)]
 
 
 def test_stamps_change_with_the_record(new_run: NewRun, root: Path) -> None:

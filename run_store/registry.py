@@ -56,9 +56,7 @@ def list_runs(root: str | os.PathLike[str], query: RunQuery = ALL_RUNS) -> RunPa
     """The runs below `root` that `query` asks for, from the index. Only the locks of those are looked at that are on
     the page, or whose status is asked for, and that their record calls live.
     """
-    warnings: list[str] = []
-    page = answered(root, summary_of, lambda index: _page(index, query), warnings.append)
-    return replace(page, warning="; ".join(warnings))
+    return _page_of(root, query, afresh=False)
 
 
 def find_run(root: str | os.PathLike[str], wanted: str | os.PathLike[str]) -> FoundRun:
@@ -83,19 +81,19 @@ def get_listed(root: str | os.PathLike[str], run_id: str) -> ListedRun | None:
 
 def reindex(root: str | os.PathLike[str]) -> RunPage:
     """Makes the index again from every run folder, and returns all runs."""
-    warnings: list[str] = []
-
-    def rebuilt(index: RunIndex) -> RunPage:
-        index.rebuild()
-        return _page(index, ALL_RUNS)
-
-    return replace(answered(root, summary_of, rebuilt, warnings.append), warning="; ".join(warnings))
+    return _page_of(root, ALL_RUNS, afresh=True)
 
 
 def stamps(root: str | os.PathLike[str]) -> dict[Path, str]:
     """For each run folder what changes whenever its record does, as far as the index was told."""
     found = answered(root, summary_of, RunIndex.stamps)
     return {Path(root, place): stamp for place, stamp in found.items()}
+
+
+def _page_of(root: str | os.PathLike[str], query: RunQuery, afresh: bool) -> RunPage:
+    warnings: list[str] = []
+    page = answered(root, summary_of, lambda index: _page(index, query), warnings.append, afresh=afresh)
+    return replace(page, warning="; ".join(warnings))
 
 
 def _page(index: RunIndex, query: RunQuery) -> RunPage:

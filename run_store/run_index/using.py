@@ -48,6 +48,8 @@ def answered(
     read: Read,
     ask: Callable[[RunIndex], _Answer],
     tell: Callable[[str], None] = lambda _: None,
+    *,
+    afresh: bool = False,
 ) -> _Answer:
     """Asks the index something.
 
@@ -59,6 +61,7 @@ def answered(
         read: reads a run's folder.
         ask: gets the index, and may be called twice.
         tell: gets one sentence when every run folder has to be read.
+        afresh: makes the index again first, whatever its state.
     """
     path = Path(root, INDEX_NAME)
     if not path.exists() and next(identities_below(Path(root)), None) is None:
@@ -67,7 +70,10 @@ def answered(
     for is_first in (True, False):
         try:
             with RunIndex(root, read) as index:
-                index.catch_up()
+                if afresh:
+                    index.rebuild()
+                else:
+                    index.catch_up()
                 return ask(index)
         except (DamagedFileError, OutdatedFileError) as error:
             problem = str(error)

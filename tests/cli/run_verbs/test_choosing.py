@@ -8,6 +8,11 @@ from typing import Any
 
 import pytest
 
+from cli.run_settings import RunSettings
+from run_store.listing import find_runs
+from run_store.selection import candidate_of
+from run_store.selection_cache import cached_best
+
 
 @pytest.fixture
 def runs(complete_run: Any) -> dict[str, Any]:
@@ -65,6 +70,15 @@ def test_a_choice_is_remembered_and_worked_out_again_when_asked(runs: dict[str, 
     assert json.loads(printed("best", "--json"))["best"] == runs["nan"].id, "another question"
     printed("best", "--name", "sae")
     assert (root / "sae" / "selections" / "latest.json").exists()
+
+
+def test_a_training_that_starts_from_the_best_asks_the_same_question(
+    runs: dict[str, Any], printed: Any, root: Any
+) -> None:
+    settings = RunSettings(name="sae", folder=str(root))
+    candidates = [candidate_of(run.record) for run in find_runs(root, name="sae", status="complete").runs]
+    cached_best(root / "sae" / "selections", candidates, settings.criterion)
+    assert json.loads(printed("best", "--name", "sae", "--json"))["remembered"]
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ torch or lightning before it needs them.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from inspect import Parameter, signature
@@ -60,10 +61,17 @@ def carry_out(verb: Verb, command: str, arguments: Sequence[str]) -> int:
 
 
 def _spelled_out(arguments: Sequence[str], verb: Verb) -> list[str]:
-    """Gives each option the one value that the parser wants: a bare `--json` is true, and `--epochs 1 3` a list."""
+    """Gives each setting the one value that the parser wants: a bare `--json` is true, `--epochs 1 3` a list, and so
+    are all values that stand first, `runs compare A B`, where a verb begins with a list.
+    """
     kinds = {f"--{name}": str(setting.annotation) for name, setting in signature(verb).parameters.items()}
     spelled: list[str] = []
     rest = list(arguments)
+    first = next(iter(signature(verb).parameters.values()), None)
+    if first is not None and first.default is Parameter.empty and str(first.annotation).startswith("list["):
+        values = list(takewhile(lambda value: not value.startswith("-"), rest))
+        spelled += [json.dumps(values)] if values else []
+        del rest[: len(values)]
     while rest:
         option = rest.pop(0)
         values = list(takewhile(lambda value: not value.startswith("--"), rest))

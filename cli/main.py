@@ -19,7 +19,7 @@ VERBS = {
     "export": "write a trained autoencoder for SAELens or sparsify: export --run RUN --format saelens --output DIR",
     "import": "make a start of a published autoencoder: import FOLDER --output imported/NAME",
     "predictions": "what models made of their samples: list, epochs, compare, report, export or delete",
-    "runs": "list, show, pause, resume, delete or clean runs",
+    "runs": "list, show, compare, choose, watch, label, pause, resume, delete, clean, verify or reindex runs",
 }
 OWN_ROOM = {
     "check": "cli.check",
@@ -27,7 +27,7 @@ OWN_ROOM = {
     "export": "cli.export",
     "import": "cli.importing",
     "predictions": "cli.predictions",
-    "runs": "cli.runs",
+    "runs": "cli.run_verbs",
 }
 """Verbs that are functions of ours, by module; all others are Lightning's."""
 

@@ -4,8 +4,6 @@ one is a function here and its name in VERBS.
 
 from __future__ import annotations
 
-import shutil
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -15,6 +13,7 @@ from jsonargparse.typing import NonNegativeInt, PositiveInt
 
 from cli.light_verbs import carry_out_one_of
 from cli.prediction_sides import Side, both_sides
+from cli.terminal import agreed, width
 from reports.prediction_comparison import differences, pair_up, side_by_side
 from reports.prediction_files import as_json, write_csv, write_jsonl
 from reports.prediction_lines import gist_of
@@ -23,7 +22,6 @@ from run_store import UserError
 from run_store.predictions import PredictionStore, job_user_id, store_path
 
 ROOT = "runs"
-_WIDTH_OF_A_FILE = 120
 
 
 def list_(
@@ -75,7 +73,7 @@ def list_(
         for one in found
     ]
     if found:
-        print("\n".join(table(header, rows, _width(), elastic=2)))
+        print("\n".join(table(header, rows, width(), elastic=2)))
     shown = f"{offset + 1}–{offset + len(found)} of {total}" if found else f"none of {total}"
     print(f"{shown} predictions in {store.path}")
 
@@ -112,7 +110,7 @@ def epochs(
     ]
     header = [*["member"] * members, "epoch", "steps", "records", *map(visible, scores)]
     print(f"{found.name} ({found.run_id[:8]}), means over the samples")
-    print("\n".join(table(header, rows, _width())))
+    print("\n".join(table(header, rows, width())))
 
 
 def compare(
@@ -154,7 +152,7 @@ def compare(
         ]
         print(as_json({"left": asdict(left), "right": asdict(right), "samples": samples}))
         return
-    print("\n".join(side_by_side(pairs, (_title(left), _title(right)), _width())))
+    print("\n".join(side_by_side(pairs, (_title(left), _title(right)), width())))
 
 
 def export(
@@ -216,7 +214,7 @@ def delete(
             if not store.runs():
                 raise UserError(f"there is nothing of a user {user} in {store.path}: give another id")
             wanted, what, count = user, f"the user {user}", store.count()
-    if not yes and not _agreed(f"delete {count} predictions of {what}?"):
+    if not yes and not agreed(f"delete {count} predictions of {what}?"):
         print("nothing is deleted")
         return
     with PredictionStore(store_path(folder), user_id=_reader(user)) as store:
@@ -276,16 +274,6 @@ def _reader(user: str | None) -> str | None:
     return own if user is None else user
 
 
-def _agreed(question: str) -> bool:
-    if not sys.stdin.isatty():
-        raise UserError(f"{question} Say so by --yes, since nobody is there to ask")
-    return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
-
-
 def _title(side: Side) -> str:
     member = f" {side.member}" if side.member else ""
     return f"{side.name} ({side.run_id[:8]}){member}, epoch {side.epoch}"
-
-
-def _width() -> int:
-    return shutil.get_terminal_size((_WIDTH_OF_A_FILE, 0)).columns

@@ -7,7 +7,6 @@ import fcntl
 import json
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from run_store.errors import UserError
@@ -43,12 +42,36 @@ def append_event(path: str | os.PathLike[str], event: Mapping[str, Any]) -> None
 
 def read_events(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """All whole lines, oldest first; a torn last line and lines that are no JSON object are passed over."""
+    return read_events_from(path, 0)[0]
+
+
+def read_events_from(path: str | os.PathLike[str], offset: int) -> tuple[list[dict[str, Any]], int]:
+    """The whole lines from `offset` on, as `read_events`, and the offset behind them, to go on from.
+
+    A file that has become shorter than `offset` is another one, and is read from its beginning.
+    """
     try:
-        content = Path(path).read_bytes()
-    except FileNotFoundError:
-        return []
-    events = (_parsed(line) for line in content[: content.rfind(b"\n") + 1].splitlines())
-    return [event for event in events if event is not None]
+        with open(path, "rb") as file:
+            offset = offset if offset <= os.fstat(file.fileno()).st_size else 0
+            file.seek(offset)
+            content = file.read()
+    except (FileNotFoundError, NotADirectoryError):
+        return [], 0
+    whole = content[: content.rfind(b"\n") + 1]
+    events = (_parsed(line) for line in whole.splitlines())
+    return [event for event in events if event is not None], offset + len(whole)
+
+
+def end_of_events(path: str | os.PathLike[str]) -> int:
+    """The offset behind the last whole line, from which `read_events_from` finds what comes next."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
+    try:
+        return _end_of_whole_lines(handle)
+    finally:
+        os.close(handle)
 
 
 def _parsed(line: bytes) -> dict[str, Any] | None:

@@ -2,6 +2,7 @@
 
 ROOT/NAME/spec-XXXXXXXX_exec-XXXXXXXX/v1/    one run: a variant of what it trains and how
     metadata.json    the record of the run
+    labels.json      tags and a note that a person gave it
     events.jsonl     its history
     run.lock         held while a process works on it
     checkpoints/     see run_store/checkpoints.py
@@ -16,6 +17,7 @@ from pathlib import Path
 from run_store.errors import UserError
 
 METADATA_NAME = "metadata.json"
+LABELS_NAME = "labels.json"
 EVENTS_NAME = "events.jsonl"
 LOCK_NAME = "run.lock"
 CHECKPOINTS_NAME = "checkpoints"

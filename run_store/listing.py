@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,8 @@ from run_store.atomic import flush_to_disk
 from run_store.errors import UserError
 from run_store.layout import IDENTITY_FOLDER, METADATA_NAME, variant_folders
 from run_store.locks import RunLock, is_held
-from run_store.record import LIVE, RunRecord, Status, read_record
+from run_store.record import LIVE, RunRecord, Status, read_record, summary_of
+from run_store.run_index import noted
 
 
 @dataclass(frozen=True)
@@ -108,11 +109,20 @@ def resolve_run(root: str | os.PathLike[str], wanted: str | os.PathLike[str]) ->
             record = read_record(folder)
             return FoundRun(record, status_now(record))
     text = Path(wanted).as_posix()
-    meant = [run for run in find_runs(root).runs if text and _is_meant(run, text)]
+    meant = {run.folder: run for run in find_runs(root).runs if text and _is_meant(run, text)}
+    return meant[the_one(list(meant), text, root)]
+
+
+def the_one(meant: Sequence[Path], text: str, root: str | os.PathLike[str]) -> Path:
+    """The only folder among those that `text` may mean.
+
+    Raises:
+        UserError: there is none or more than one.
+    """
     if not meant:
         raise UserError(f"there is no run {text} in {root}: give its folder or its id")
     if len(meant) > 1:
-        folders = ", ".join(str(run.folder) for run in meant[:3]) + (", …" if len(meant) > 3 else "")
+        folders = ", ".join(map(str, meant[:3])) + (", …" if len(meant) > 3 else "")
         raise UserError(f"{text} may be any of {len(meant)} runs ({folders}): give the folder of one")
     return meant[0]
 
@@ -137,7 +147,8 @@ def delete_run(folder: str | os.PathLike[str]) -> None:
     with RunLock(folder):
         _refuse_unfinished(folder)
         trash = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
-        folder.rename(trash)
+        with noted(folder, summary_of):
+            folder.rename(trash)
         flush_to_disk(folder.parent)
         for leftover in folder.parent.glob("v*.*.partial"):
             shutil.rmtree(leftover, ignore_errors=True)

@@ -119,10 +119,21 @@ def deciding(folder: str | os.PathLike[str]) -> Iterator[None]:
     Raises:
         UserError: the folder cannot be made, or the file system knows no locks.
     """
-    folder = Path(folder)
-    handle = _opened(folder / _DECISION_NAME, make_folder=True)
+    with one_at_a_time(Path(folder) / _DECISION_NAME, make_folder=True):
+        yield
+
+
+@contextmanager
+def one_at_a_time(path: str | os.PathLike[str], make_folder: bool = False) -> Iterator[None]:
+    """Makes others wait who come with the same file, which stays.
+
+    Raises:
+        UserError: the file cannot be made, or the file system knows no locks.
+    """
+    path = Path(path)
+    handle = _opened(path, make_folder)
     try:
-        _flock(handle, fcntl.LOCK_EX, folder)
+        _flock(handle, fcntl.LOCK_EX, path.parent)
         yield
     finally:
         os.close(handle)

@@ -1,4 +1,7 @@
-"""The record of a run: metadata.json, written whole at every change, and events.jsonl, its history."""
+"""The record of a run: metadata.json, written whole at every change, events.jsonl, its history, and labels.json.
+
+Every change is told to the index of all runs, see `run_store.run_index`.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import os
 import socket
 import traceback
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime, timezone
 from pathlib import Path
@@ -18,9 +21,14 @@ from run_store.atomic import write_json
 from run_store.errors import UserError
 from run_store.events import append_event, read_events
 from run_store.fingerprints import Execution, Spec
+from run_store.labels import Labels, check_tags, read_labels, write_labels
 from run_store.layout import EVENTS_NAME, METADATA_NAME
+from run_store.locks import one_at_a_time
+from run_store.run_index import RunSummary, noted
 
 VERSION = 1
+_LABELS_LOCK = ".labels.lock"
+_APART = ("folder", "labels")  # what metadata.json does not hold
 Status = Literal["pending", "initialising", "running", "paused", "complete", "failed", "interrupted"]
 STATUSES: tuple[Status, ...] = get_args(Status)
 
@@ -100,7 +108,8 @@ class OutputFile:
 class RunRecord:
     """What is known of a run. Each method that changes it writes metadata.json and appends to events.jsonl.
 
-    One process at a time may change a record: the one that has the run's lock. Times are ISO 8601 in UTC.
+    One process at a time may change a record: the one that has the run's lock. Only `label` is for everybody. Times are
+    ISO 8601 in UTC.
 
     Attributes:
         folder: of the run; not stored, so that a run may be moved.
@@ -109,6 +118,7 @@ class RunRecord:
         spec, execution: what went into the fingerprints, as plain JSON.
         metrics: the last value of each.
         outputs: the files that must be there once the run is complete, see `run_store.completion`.
+        labels: tags and a note, as they were when the record was read.
     """
 
     folder: Path
@@ -134,6 +144,7 @@ class RunRecord:
     error: RunError | None = None
     attempts: list[Attempt] = field(default_factory=list)
     outputs: list[OutputFile] = field(default_factory=list)
+    labels: Labels = field(default_factory=Labels)
 
     def write(self, event: str, **details: Any) -> None:
         """Stores the record and adds a line to its history, after a change of its fields.
@@ -141,11 +152,24 @@ class RunRecord:
         Raises:
             UserError: the disk is full; the record that was there before is untouched.
         """
-        content = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "folder"}
+        content = {item.name: getattr(self, item.name) for item in fields(self) if item.name not in _APART}
         content["metrics"] = _finite_json(self.metrics)
-        write_json(self.folder / METADATA_NAME, {"version": VERSION, **_as_json(content)})
-        line = {"time": _now(), "run": self.id, "event": event, "status": self.status, **details}
-        append_event(self.folder / EVENTS_NAME, line)
+        with noted(self.folder, summary_of):
+            write_json(self.folder / METADATA_NAME, {"version": VERSION, **_as_json(content)})
+            self._emit(event, details)
+
+    def label(self, tags: Sequence[str] | None = None, note: str | None = None) -> None:
+        """Changes the run's tags or its note, each as a whole, also while another process works on the run.
+
+        Raises:
+            UserError: a tag cannot be one, or the folder cannot be written to.
+        """
+        checked = None if tags is None else check_tags(tags)
+        with one_at_a_time(self.folder / _LABELS_LOCK), noted(self.folder, summary_of):
+            known = read_labels(self.folder)
+            self.labels = Labels(known.tags if checked is None else checked, known.note if note is None else note)
+            write_labels(self.folder, self.labels)
+            self._emit("labels", asdict(self.labels))
 
     def move_to(self, status: Status) -> None:
         """Changes the status.
@@ -194,6 +218,10 @@ class RunRecord:
     def history(self) -> list[dict[str, Any]]:
         """Everything that happened, oldest first: time, run, event, status and what else belongs to the event."""
         return read_events(self.folder / EVENTS_NAME)
+
+    def _emit(self, event: str, details: Mapping[str, Any]) -> None:
+        line = {"time": _now(), "run": self.id, "event": event, "status": self.status, **details}
+        append_event(self.folder / EVENTS_NAME, line)
 
     def _enter(self, status: Status) -> None:
         if status not in TRANSITIONS[self.status]:
@@ -278,6 +306,33 @@ def read_record(folder: str | os.PathLike[str]) -> RunRecord:
     raise UserError(f"{path} is of version {version!r} and this release reads version {VERSION}: update fulgurite")
 
 
+def summary_of(folder: str | os.PathLike[str]) -> RunSummary | None:
+    """What the index keeps of the run in `folder`: nothing but that it is there when its record cannot be read, and
+    None where there is no folder.
+    """
+    if not Path(folder).is_dir():
+        return None
+    try:
+        record = read_record(folder)
+        return RunSummary(
+            id=record.id,
+            name=record.name,
+            status=record.status,
+            model=record.model,
+            dataset=record.dataset,
+            created=record.created,
+            ended=record.ended,
+            parent_run=record.lineage.parent_run,
+            parent_checkpoint=record.lineage.parent_checkpoint,
+            step=int(record.progress.step),
+            metrics=record.metrics,
+            tags=record.labels.tags,
+            note=record.labels.note,
+        )
+    except (UserError, TypeError, ValueError):
+        return RunSummary()
+
+
 _Part = TypeVar("_Part")
 
 
@@ -291,6 +346,7 @@ def _parse(folder: Path, content: dict[str, Any]) -> RunRecord:
         "error": None if content["error"] is None else _part(RunError, content["error"]),
         "attempts": [_part(Attempt, attempt) for attempt in content["attempts"]],
         "outputs": [_part(OutputFile, output) for output in content["outputs"]],
+        "labels": read_labels(folder),
     }
     record = RunRecord(folder=folder, **{**content, **parts})
     for name in ("id", "name", "created", "spec_fingerprint", "exec_fingerprint", "model", "dataset"):

@@ -70,7 +70,7 @@ def select_best(candidates: Iterable[Candidate], criterion: Criterion) -> Select
     rejected: dict[str, str] = {}
     scored: list[tuple[float, Candidate]] = []
     for candidate in candidates:
-        if problem := _problem(candidate, criterion):
+        if problem := unfit(candidate, criterion):
             rejected[candidate.id] = problem
         else:
             scored.append((_score(candidate, criterion), candidate))
@@ -85,7 +85,8 @@ def select_best(candidates: Iterable[Candidate], criterion: Criterion) -> Select
     return Selection(best.id, best_score, rejected)
 
 
-def _problem(candidate: Candidate, criterion: Criterion) -> str | None:
+def unfit(candidate: Candidate, criterion: Criterion) -> str | None:
+    """Why a candidate can never be the best by this criterion, whatever the others are; None when it can."""
     for name in [*criterion.metrics, *criterion.thresholds]:
         if name not in candidate.metrics:
             return f"has no {name}"

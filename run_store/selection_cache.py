@@ -31,13 +31,27 @@ def cached_best(folder: str | os.PathLike[str], candidates: Iterable[Candidate],
         UserError: the folder cannot be written to.
     """
     candidates = list(candidates)
-    question = fingerprint([asdict(criterion), sorted((asdict(candidate) for candidate in candidates), key=str)])
-    folder = Path(folder)
+    return recalled_best(folder, candidates, criterion) or worked_out_best(folder, candidates, criterion)
+
+
+def recalled_best(
+    folder: str | os.PathLike[str], candidates: Iterable[Candidate], criterion: Criterion
+) -> Selection | None:
+    """What `folder` remembers of the same question over the same candidates; None when it was not asked yet."""
+    folder, question = Path(folder), _question(candidates, criterion)
     remembered = _read(folder / str(_index(folder).get(question)))
-    if remembered is not None and remembered["question"] == question:
-        return _selection(remembered)
+    return _selection(remembered) if remembered is not None and remembered["question"] == question else None
+
+
+def worked_out_best(folder: str | os.PathLike[str], candidates: Iterable[Candidate], criterion: Criterion) -> Selection:
+    """The best candidate, worked out whatever `folder` remembers, and remembered there from now on.
+
+    Raises:
+        UserError: the folder cannot be written to.
+    """
+    candidates = list(candidates)
     selection = select_best(candidates, criterion)
-    remember(folder, selection, question)
+    remember(folder, selection, _question(candidates, criterion))
     return selection
 
 
@@ -67,6 +81,10 @@ def latest(folder: str | os.PathLike[str]) -> Selection | None:
         if content is not None:
             return _selection(content)
     return None
+
+
+def _question(candidates: Iterable[Candidate], criterion: Criterion) -> str:
+    return fingerprint([asdict(criterion), sorted((asdict(candidate) for candidate in candidates), key=str)])
 
 
 def _index(folder: Path) -> dict[str, str]:

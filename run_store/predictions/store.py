@@ -11,10 +11,11 @@ from types import TracebackType
 from typing import Any
 
 from run_store.errors import UserError
-from run_store.predictions.connecting import connect, told, transaction
+from run_store.predictions.connecting import connect
 from run_store.predictions.records import EpochSummary, Prediction, RunEntry, store_path_of
 from run_store.predictions.rows import COLUMNS, Row, to_prediction, to_row
 from run_store.record import RunRecord
+from run_store.sqlite_files import told, transaction
 
 PATIENCE = 30.0
 

@@ -1,4 +1,4 @@
-"""`python main.py runs`: list, show, pause, resume, delete, clean."""
+"""`python main.py runs` around a real run: list, show, pause, resume, delete, clean. The rest is in run_verbs/."""
 
 import json
 import shutil
@@ -37,15 +37,15 @@ def test_list_and_show_tell_what_the_record_says(finished, capsys):
     printed = capsys.readouterr().out
     assert job.record.id[:8] in printed
     assert "complete" in printed
-    assert runs(job, "list", "--status", "failed", "--format", "json") == 0
-    assert json.loads(capsys.readouterr().out) == {"total": 0, "runs": []}
-    assert runs(job, "list", "--model", "TopK", "--dataset", "store", "--name", "sae", "--format", "json") == 0
+    assert runs(job, "list", "--status", "failed", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == {"total": 0, "runs": [], "damaged": []}
+    assert runs(job, "list", "--model", "TopK", "--dataset", "store", "--name", "sae", "--json") == 0
     assert json.loads(capsys.readouterr().out)["runs"][0]["step"] == job.steps
     assert runs(job, "show", "sae") == 0
     printed = capsys.readouterr().out
     assert "val/fvu" in printed
     assert job.record.spec_fingerprint in printed
-    assert runs(job, "show", job.record.id, "--format", "json") == 0
+    assert runs(job, "show", job.record.id, "--json") == 0
     assert json.loads(capsys.readouterr().out)["status"] == "complete"
 
 
@@ -71,7 +71,9 @@ def test_verbs_do_not_pay_for_torch():
     code = (
         "import sys\nfrom cli import main\n"
         "try:\n    main(['runs', 'list', '--help'])\nexcept SystemExit:\n    pass\n"
-        "main(['runs', 'list'])\nassert not {'torch', 'lightning'} & sys.modules.keys()"
+        "for verb in (['list'], ['best'], ['compare', 'a'], ['watch', '--once'], ['verify'], ['reindex']):\n"
+        "    main(['runs', *verb, '--folder', 'no such folder'])\n"
+        "assert not {'torch', 'lightning'} & sys.modules.keys()"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
 
@@ -83,9 +85,9 @@ def test_pause_without_a_process_says_so(copy, capsys):
 
 def test_delete_takes_the_whole_run_and_refuses_one_at_work(copy, capsys):
     with RunLock(copy.run):
-        assert runs(copy, "delete", "sae") == 2
+        assert runs(copy, "delete", "sae", "--yes") == 2
     folder = copy.run
-    assert runs(copy, "delete", "sae") == 0
+    assert runs(copy, "delete", "sae", "--yes") == 0
     assert not folder.exists()
 
 
@@ -104,7 +106,7 @@ def test_delete_takes_the_predictions_of_the_run_and_no_others(copy, capsys):
     set_record(other, id="other", status="failed", created="2022-01-01T00:00:00+00:00", ended=None)
     predict(folder)
     predict(other)
-    assert runs(copy, "delete", str(folder)) == 0
+    assert runs(copy, "delete", str(folder), "--yes") == 0
     assert capsys.readouterr().out == f"deleted {folder} and its 1 predictions\n"
     with PredictionStore(store_path_of(other), read_only=True) as store:
         assert [run.run_id for run in store.runs()] == ["other"]
@@ -117,7 +119,7 @@ def test_delete_takes_the_predictions_of_the_run_and_no_others(copy, capsys):
 def test_a_run_goes_though_its_predictions_cannot(copy, capsys):
     folder = copy.run
     store_path_of(folder).write_bytes(b"no database" * 1000)
-    assert runs(copy, "delete", "sae") == 0
+    assert runs(copy, "delete", "sae", "--yes") == 0
     assert not folder.exists()
     assert "; its predictions stay, since " in capsys.readouterr().out
 
@@ -143,7 +145,7 @@ def test_a_paused_run_is_resumed_by_its_name_and_ends_bit_identical(job, finishe
     assert started.wait() == 0, started.output
     assert not (job.run / PAUSE_NAME).exists()
     assert job.record.status == "paused"
-    assert runs(job, "delete", "sae") == 2, "somebody waits for it"
+    assert runs(job, "delete", "sae", "--yes") == 2, "somebody waits for it"
     resumed = fork_server.start(["runs", "resume", "sae", "--folder", str(job.runs)])
     assert resumed.wait() == 0, resumed.output
     straight = Job(job.store, job.runs.with_name("straight"))

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from run_store.predictions import BufferedPredictions, Prediction, PredictionStore, buffered, store_path
-from run_store.predictions.connecting import transaction
+from run_store.sqlite_files import transaction
 from tests.run_store.predictions.records import entry, prediction
 
 

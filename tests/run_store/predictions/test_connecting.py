@@ -10,7 +10,7 @@ import pytest
 
 from run_store import UserError
 from run_store.predictions import PredictionStore, store_path
-from run_store.predictions.connecting import transaction
+from run_store.sqlite_files import transaction
 from tests.run_store.predictions.records import entry, prediction
 
 CHECKOUT = Path(__file__).resolve().parents[3]

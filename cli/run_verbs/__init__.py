@@ -1,0 +1,3 @@
+from cli.run_verbs.verbs import run
+
+__all__ = ["run"]

@@ -19,6 +19,7 @@ VERBS = {
     "export": "write a trained autoencoder for SAELens or sparsify: export --run RUN --format saelens --output DIR",
     "import": "make a start of a published autoencoder: import FOLDER --output imported/NAME",
     "predictions": "what models made of their samples: list, epochs, compare, report, export or delete",
+    "search": "try several settings, select the best, train that and export it: search --config FILE --space FILE",
     "runs": "list, show, pause, resume, delete or clean runs",
 }
 OWN_ROOM = {
@@ -28,6 +29,7 @@ OWN_ROOM = {
     "import": "cli.importing",
     "predictions": "cli.predictions",
     "runs": "cli.runs",
+    "search": "cli.search",
 }
 """Verbs that are functions of ours, by module; all others are Lightning's."""
 

@@ -173,6 +173,7 @@ def _searched(
                 wanted = Exported(export, place, str(trained.run), trained.member)
                 made = exported(wanted, before, tell, stream)
         except SearchStopped as stopped:
+            tell("stopped; the same line once more goes on")
             return stopped.exit_code
     summary = summarise(job, outcomes, plan.criterion, selection, trained, made)
     if as_object:

@@ -104,7 +104,6 @@ def trained_finally(
     run = complete_run(meaning.folder)
     if run is None or code:
         if code in (0, 130, 143):
-            tell("stopped: the same line once more goes on with the final training")
             raise SearchStopped(code)
         raise UserError(f"the final training ended with code {code}: see what it printed above")
     # a training that is no sweep but for what only members can set

@@ -219,7 +219,6 @@ class Search:
         code = carry_out(["fit", *line], log)
         run = complete_run(meaning.folder)
         if run is None and code in (0, *_STOPPED):  # paused, or stopped by somebody else
-            self.tell(f"  stopped: the same line once more goes on with {name}")
             raise SearchStopped(code)
         return run, "" if run else why_failed(meaning.folder, code, log)
 
@@ -227,14 +226,13 @@ class Search:
         return self.job.folder / "logs" / f"{name}.log"
 
     def _note(self, outcome: Outcome) -> Outcome:
-        name = outcome.trial.name
-        shown = (
-            f"{metric} {outcome.metrics[metric]:.6g}"
-            for metric in self.plan.criterion.metrics
-            if metric in outcome.metrics
-        )
-        self.tell(f"  {name}: {', '.join(shown)}" if outcome.run else f"  {name} has failed: {outcome.reason}")
         self.outcomes.append(outcome)
+        if outcome.run is None:
+            self.tell(f"  {outcome.trial.name} has failed: {outcome.reason}")
+            return outcome
+        values = {name: outcome.metrics.get(name) for name in self.plan.criterion.metrics}
+        told = (f"no {name}" if value is None else f"{name} {value:.6g}" for name, value in values.items())
+        self.tell(f"  {outcome.trial.name}: {', '.join(told)}")
         return outcome
 
 

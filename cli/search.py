@@ -15,14 +15,14 @@ from jsonargparse.typing import NonNegativeInt, PositiveInt
 from cli.light_verbs import carry_out
 from run_store import UserError
 from run_store.selection import Bounds, Criterion, Direction, TieBreak
-from search.children import Resolver, SearchStopped
-from search.finishing import Exported, Final, best_of, exported, last_export, selected, summarise, trained_finally
-from search.outcomes import as_table
-from search.searching import Job, Plan, Sampler, Search, TrialMode
+from search.children import Resolver, SearchStopped, stoppable
+from search.finishing import Final, Following, carry_through
+from search.searching import Job, Plan, Sampler, TrialMode
 from search.space import read_space
 
 OF_FIT = ("config", "data", "model", "run", "seed_everything", "trainer")
 """What the settings of `fit` begin with; they are passed on to it."""
+STDERR = 2
 
 Format = Literal["saelens", "sparsify", "safetensors", "sentence-transformers", "onnx"]
 
@@ -82,7 +82,7 @@ def run(arguments: Sequence[str]) -> int:
         criterion = Criterion(weights(metric), direction, thresholds, tie_break)
         plan = Plan(read_space(Path(space)), criterion, sampler, trials, members_at_once, mode, seed)
         shortened = [argument for path in trial_config for argument in ("--config", path)]
-        return _searched(of_fit, shortened, plan, final, export, output, json)
+        return _searched(of_fit, shortened, plan, Following(final, export, output), json)
 
     return carry_out(search, "search", own)
 
@@ -143,42 +143,25 @@ def _number(setting: str, text: str, number: str) -> float:
 
 
 def _searched(
-    of_fit: Sequence[str],
-    shortened: Sequence[str],
-    plan: Plan,
-    final: Final,
-    export: Format | None,
-    output: str | None,
-    as_object: bool,
+    of_fit: Sequence[str], shortened: Sequence[str], plan: Plan, following: Following, as_object: bool
 ) -> int:
     # with --json all but the one object goes to stderr
-    stream = sys.stderr if as_object else sys.stdout
+    stream, output = (sys.stderr, STDERR) if as_object else (sys.stdout, None)
 
     def tell(line: str) -> None:
         print(line, file=stream, flush=True)
 
-    with Resolver() as resolver:
-        job = Job(of_fit, resolver(of_fit).config, shortened)
-        try:
-            outcomes = Search(job, plan, resolver, tell).carry_out()
-            selection = selected(job, outcomes, plan.criterion)
-            before = last_export(job)
-            summarise(job, outcomes, plan.criterion, selection, export=before)
-            tell(as_table(outcomes, plan.criterion, selection))
-            best = best_of(outcomes, selection)
-            trained = trained_finally(job, best, final, resolver, tell, stream)
-            made = before
-            if export is not None:
-                place = output or Path("exported", job.name).as_posix()
-                wanted = Exported(export, place, str(trained.run), trained.member)
-                made = exported(wanted, before, tell, stream)
-        except SearchStopped as stopped:
-            tell("stopped; the same line once more goes on")
-            return stopped.exit_code
-    summary = summarise(job, outcomes, plan.criterion, selection, trained, made)
+    try:
+        with stoppable(), Resolver() as resolver:
+            job = Job(of_fit, resolver(of_fit).config, shortened)
+            summary = carry_through(job, plan, following, resolver, tell, output)
+    except SearchStopped as stopped:
+        tell("stopped; the same line once more goes on")
+        return stopped.exit_code
     if as_object:
         print(json_.dumps(summary, indent=1))
     else:
-        of = f", member {trained.member}" if trained.member else ""
-        print(f"best: {best.trial.name}; trained in {trained.run}{of}")
+        final = summary["final"]
+        of = f", member {final['member']}" if final["member"] else ""
+        print(f"best: {summary['best']}; trained in {final['run']}{of}")
     return 0

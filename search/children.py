@@ -108,13 +108,13 @@ class Resolver:
         )
 
 
-def carry_out(arguments: Sequence[str], log: Path | None = None, output: IO[str] | None = None) -> int:
+def carry_out(arguments: Sequence[str], log: Path | None = None, output: int | None = None) -> int:
     """Runs `python main.py ARGUMENTS` to its end. A signal to this process is passed on, and waited for.
 
     Args:
         arguments: verb and settings.
         log: file that gets what it prints, behind what is there; by default the terminal does.
-        output: what gets its output where there is no log.
+        output: number of the open file that gets its output where there is no log.
 
     Returns:
         Its exit code; minus the signal's number where one ended it.
@@ -141,7 +141,22 @@ def carry_out(arguments: Sequence[str], log: Path | None = None, output: IO[str]
 
 
 @contextmanager
-def _where(log: Path | None, output: IO[str] | None) -> Iterator[IO[Any] | None]:
+def stoppable() -> Iterator[None]:
+    """Between two trainings a signal that would end the process at once ends the search in order.
+
+    Raises:
+        SearchStopped: one came.
+    """
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        raise SearchStopped(128 + number)
+
+    with _handling([number for number in _FORWARDED if number != signal.SIGINT], on_signal):
+        yield
+
+
+@contextmanager
+def _where(log: Path | None, output: int | None) -> Iterator[IO[bytes] | int | None]:
     if log is None:
         yield output
         return
@@ -169,9 +184,15 @@ def _passing_on() -> Iterator[tuple[Callable[[subprocess.Popen[bytes]], None], l
         for number in received:  # it came while the child was started
             process.send_signal(number)
 
-    before = {number: signal.signal(number, on_signal) for number in _FORWARDED}
-    try:
+    with _handling(_FORWARDED, on_signal):
         yield child, received
+
+
+@contextmanager
+def _handling(numbers: Sequence[int], handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    before = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, former in before.items():
+            signal.signal(number, former)

@@ -6,14 +6,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 from run_store import UserError, write_json
 from run_store.selection import Criterion, Selection
 from run_store.selection_cache import cached_best
 from search.children import Resolver, SearchStopped, carry_out
-from search.outcomes import Outcome, as_json, complete_run
-from search.searching import Job, Tell
+from search.outcomes import Outcome, as_json, as_table, complete_run
+from search.searching import Job, Plan, Search, Tell
 from search.trials import ALONE
 
 Final = Literal["scratch", "best", "none"]
@@ -37,6 +37,55 @@ class Exported:
     output: str
     run: str
     member: str | None = None
+
+
+@dataclass(frozen=True)
+class Following:
+    """What is done once the trials have come to an end.
+
+    Attributes:
+        final: scratch trains the job with the best trial's settings from weights freshly drawn, best from the trial's;
+            none takes the trial as it is.
+        format: of an export, if there is to be one; see `python main.py export --help`.
+        output: its folder; exported/NAME by default.
+    """
+
+    final: Final = "scratch"
+    format: str | None = None
+    output: str | None = None
+
+
+def carry_through(
+    job: Job, plan: Plan, following: Following, resolver: Resolver, tell: Tell, output: int | None = None
+) -> dict[str, Any]:
+    """Searches, selects, trains finally and exports.
+
+    Args:
+        job: what is searched over.
+        plan: how.
+        following: what comes after the trials.
+        resolver: reads command lines.
+        tell: gets a line at every step, and the table of trials.
+        output: number of the open file that gets what the final training and the export print; the terminal by default.
+
+    Returns:
+        What it came to, as plain values.
+
+    Raises:
+        SearchStopped: a signal came, or a run was paused.
+        UserError: the space does not suit the job, no trial can be the best, or what follows fails.
+    """
+    outcomes = Search(job, plan, resolver, tell).carry_out()
+    selection = selected(job, outcomes, plan.criterion)
+    made = last_export(job)
+    summarise(job, outcomes, plan.criterion, selection, export=made)
+    tell(as_table(outcomes, plan.criterion, selection))
+    trained = trained_finally(job, best_of(outcomes, selection), following.final, resolver, tell, output)
+    if following.format is not None:
+        place = following.output or Path("exported", job.name).as_posix()
+        wanted = Exported(following.format, place, str(trained.run), trained.member)
+        made = exported(wanted, made, tell, output)
+    return summarise(job, outcomes, plan.criterion, selection, trained, made)
 
 
 def selected(job: Job, outcomes: Sequence[Outcome], criterion: Criterion) -> Selection:
@@ -71,17 +120,17 @@ def best_of(outcomes: Sequence[Outcome], selection: Selection) -> Outcome:
 
 
 def trained_finally(
-    job: Job, best: Outcome, how: Final, resolver: Resolver, tell: Tell, output: IO[str] | None = None
+    job: Job, best: Outcome, how: Final, resolver: Resolver, tell: Tell, output: int | None = None
 ) -> Trained:
     """The job with the best trial's settings, trained unless it is there.
 
     Args:
         job: what was searched over.
         best: the trial that was selected.
-        how: scratch trains it from weights freshly drawn, best from the trial's; none takes the trial as it is.
+        how: see `Following`.
         resolver: reads its command line.
         tell: gets a line about what is done.
-        output: what gets the training's output; the terminal by default.
+        output: number of the open file that gets the training's output; the terminal by default.
 
     Raises:
         SearchStopped: a signal came, or the training was paused.
@@ -119,14 +168,14 @@ def last_export(job: Job) -> Exported | None:
         return None
 
 
-def exported(wanted: Exported, before: Exported | None, tell: Tell, stream: IO[str] | None = None) -> Exported:
+def exported(wanted: Exported, before: Exported | None, tell: Tell, output: int | None = None) -> Exported:
     """Makes files for other libraries by `python main.py export`, unless an earlier start has made the same.
 
     Args:
         wanted: what is to be made.
         before: what an earlier start has made.
         tell: gets a line when there is nothing to do.
-        stream: what gets the output of `export`; the terminal by default.
+        output: number of the open file that gets the output of `export`; the terminal by default.
 
     Raises:
         UserError: it cannot be exported.
@@ -136,7 +185,7 @@ def exported(wanted: Exported, before: Exported | None, tell: Tell, stream: IO[s
         return wanted
     member = [] if wanted.member is None else ["--member", wanted.member]
     line = ["export", "--run", wanted.run, "--format", wanted.format, "--output", wanted.output, *member]
-    if code := carry_out(line, output=stream):
+    if code := carry_out(line, output=output):
         raise UserError(f"the export ended with code {code}: see what it printed above")
     return wanted
 

@@ -108,7 +108,7 @@ def test_what_the_job_has_is_known_and_what_hangs_on_a_searched_class_is_judged_
 
 
 def test_a_grid_over_a_range_must_know_how_many():
-    with pytest.raises(UserError, match="data.k is a range, of which a grid must know how many"):
+    with pytest.raises(UserError, match=r"data\.k is a range, of which a grid must know how many"):
         Range(1, 2).grid("data.k")
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import sys
 from typing import Any
 
@@ -70,6 +71,7 @@ def answer(arguments: list[str]) -> dict[str, Any]:
 def main() -> None:
     """Answers until there are no more questions."""
     quiet()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which then asks no more
     logging.disable(logging.INFO)  # Lightning tells each line's seed
     # whatever else is printed goes to the terminal
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")

@@ -1,6 +1,7 @@
 """The space file: what it may say, and what is refused in one sentence."""
 
 import math
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from run_store import UserError
 from search.space import Choice, Range, read_space, refuse_unknown
 
+SPACES = Path(__file__).parents[2] / "configs" / "space"
 CONFIG = {
     "seed_everything": 0,
     "run": {"name": "sae"},
@@ -132,3 +134,9 @@ def test_a_grid_rises_from_one_end_to_the_other(low, ratio, log, points):
     assert values[-1] == pytest.approx(high, rel=1e-5)
     assert 1 <= len(values) <= points
     assert all(isinstance(value, int) for value in values) == isinstance(low, int)
+
+
+@pytest.mark.parametrize("path", sorted(SPACES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_spaces_of_the_house_are_grids(path):
+    space = read_space(path)
+    assert all(len(entry.grid(setting)) > 1 for setting, entry in space.items())

@@ -20,6 +20,7 @@ VERBS = {
     "import": "make a start of a published autoencoder: import FOLDER --output imported/NAME",
     "predictions": "what models made of their samples: list, epochs, compare, report, export or delete",
     "runs": "list, show, compare, choose, watch, label, pause, resume, delete, clean, verify or reindex runs",
+    "search": "try several settings, select the best, train that and export it: search --config FILE --space FILE",
 }
 OWN_ROOM = {
     "check": "cli.check",
@@ -28,6 +29,7 @@ OWN_ROOM = {
     "import": "cli.importing",
     "predictions": "cli.predictions",
     "runs": "cli.run_verbs",
+    "search": "cli.search",
 }
 """Verbs that are functions of ours, by module; all others are Lightning's."""
 

@@ -16,7 +16,16 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule, Tr
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 import cli.class_names  # noqa: F401  (so that a config may name classes without their packages)
-from callbacks import AtomicCheckpointIO, GracefulStop, InitialWeights, RandomStates, RunRecordKeeper, RunStopped
+from callbacks import (
+    AtomicCheckpointIO,
+    Backup,
+    GracefulStop,
+    InitialWeights,
+    RandomStates,
+    RunRecordKeeper,
+    RunStopped,
+    check_url,
+)
 from cli.launch import DecidedElsewhere, Plan, decided_together, forget
 from cli.messages import one_line
 from cli.overlays import with_overlays
@@ -83,6 +92,7 @@ class FulguriteCLI(LightningCLI):
         self.arguments = list(arguments)
         self.plan: Plan | None = None
         self.start: Start | None = None
+        self.backup: Backup | None = None
         sys.argv = sys.argv[:1]  # Lightning warns when it is given both
         try:
             super().__init__(
@@ -132,6 +142,8 @@ class FulguriteCLI(LightningCLI):
             self._measure(settings)
 
     def _start(self, settings: Namespace) -> None:
+        if self.run_settings.backup is not None:
+            check_url(self.run_settings.backup)
         config = yaml.safe_load(self.config_text)
 
         def decide() -> Plan:
@@ -185,8 +197,11 @@ class FulguriteCLI(LightningCLI):
             check_settings(self.datamodule)
         if self.start is not None and self.stop is not None:
             self.keeper = RunRecordKeeper(self.start.begin(self.asked, self.config_text))
+            if self.run_settings.backup is not None:
+                self.backup = Backup(self.run_settings.backup, self.start.folder)
+            kept: list[Callback] = [self.keeper, *([self.backup] if self.backup else [])]
             callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
-            callbacks.insert(callbacks.index(self.stop), self.keeper)
+            callbacks[callbacks.index(self.stop) : callbacks.index(self.stop)] = kept
 
     def _run_subcommand(self, subcommand: str) -> None:
         with nullcontext() if self.stop is None else self.stop.listening():
@@ -195,6 +210,8 @@ class FulguriteCLI(LightningCLI):
     def after_fit(self) -> None:
         if self.keeper is not None:
             self.keeper.complete(self.trainer)
+        if self.backup is not None:
+            self.backup.finish()
 
     def _end_badly(self, error: BaseException) -> None:
         if self.start is None:
@@ -203,6 +220,8 @@ class FulguriteCLI(LightningCLI):
             self.start.abandon()
         elif self.keeper is not None:
             self.keeper.on_exception(self.trainer, self.model, error)
+        if self.backup is not None:
+            self.backup.finish()
 
 
 def contents_of(data: dict[str, Any]) -> dict[str, str | None]:

@@ -24,6 +24,8 @@ class RunSettings:
     validate_source: Refuse a checkpoint given by its path unless every file in it has the hash that was recorded.
     best_metric: What the best run is chosen by.
     best_direction: Whether the lowest or the highest value is the best.
+    backup: Where finished checkpoints and the run's record are copied to in the background: any URL that fsspec knows,
+        such as file:///drive/runs or s3://bucket/runs.
     identity: What makes another run of the same settings.
     """
 
@@ -36,6 +38,7 @@ class RunSettings:
     validate_source: bool = True
     best_metric: str = "val/fvu"
     best_direction: Direction = "min"
+    backup: str | None = None
     identity: IdentityFlags = field(default_factory=IdentityFlags)
 
     @property

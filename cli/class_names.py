@@ -52,6 +52,7 @@ from lightning_modules.functional import Binary, Cosine, Int8
 from lightning_modules.losses import AnglE, CoSENT, InfoNCE, MarginMSE, Matryoshka, Triplet
 from lightning_modules.schedules import WarmupDecay
 from lightning_modules.sparse_autoencoding import SparseAutoencoding
+from tracking import MLflowTracker, RunCSVLogger, WandbTracker
 
 __all__ = [
     "AbsTopK",
@@ -92,6 +93,7 @@ __all__ = [
     "LayerNormalization",
     "LoRA",
     "LogNormal",
+    "MLflowTracker",
     "MarginMSE",
     "MatchingPursuit",
     "Matryoshka",
@@ -100,6 +102,7 @@ __all__ = [
     "NoNormalization",
     "PAnneal",
     "ReLU",
+    "RunCSVLogger",
     "RunSummary",
     "SaveCheckpoints",
     "Shuffled",
@@ -120,5 +123,6 @@ __all__ = [
     "TripletDataset",
     "TripletFiles",
     "TripletPreview",
+    "WandbTracker",
     "WarmupDecay",
 ]

@@ -26,6 +26,7 @@ from callbacks import (
     RunStopped,
     check_url,
 )
+from cli.environments import STORES, store_moved, with_environment
 from cli.launch import DecidedElsewhere, Plan, decided_together, forget
 from cli.messages import one_line
 from cli.overlays import with_overlays
@@ -36,6 +37,7 @@ from cli.starting import Asked, Start, start
 from cli.trainer_settings import refuse_impossible
 from lightning_modules.memory_guard import ran_out_of_memory
 from run_store import UserError
+from run_store.paths import place_here
 
 # abbreviations would let a misspelt setting pass as another
 PARSER = {"exit_on_error": False, "allow_abbrev": False}
@@ -56,7 +58,7 @@ def run(arguments: Sequence[str]) -> int:
         UserError: a setting is unknown, has the wrong type or an impossible value.
     """
     quiet()
-    argv, arguments = sys.argv, with_overlays(arguments)
+    argv, arguments = sys.argv, with_environment(with_overlays(arguments))
     try:
         FulguriteCLI(arguments)
     except ArgumentError as error:
@@ -133,6 +135,7 @@ class FulguriteCLI(LightningCLI):
         settings = self.config[self.subcommand]
         if self.subcommand == "fit":
             refuse_impossible(settings.trainer)
+        self._settle_places(settings)
         self.config_text = self._parser(self.subcommand).dump(settings, skip_none=False)
         given = Namespace(run=settings.run)  # type: ignore[no-untyped-call]
         self.run_settings: RunSettings = self._parser(self.subcommand).instantiate_classes(given).run
@@ -140,6 +143,20 @@ class FulguriteCLI(LightningCLI):
             self._start(settings)
         elif self.subcommand in ("validate", "test") and settings.ckpt_path is None:
             self._measure(settings)
+
+    def _settle_places(self, settings: Namespace) -> None:
+        """Paths in one form, and stores where the environment has them."""
+        run = settings.run
+        run.folder, run.stores = place_here(run.folder, "run.folder"), place_here(run.stores, "run.stores")
+        data = settings.get("data")
+        if data is not None and (store := data.init_args.get("store")) is not None:
+            data.init_args.store = place_here(store, "data.store")
+        if run.stores == STORES:
+            return
+        for inside in (data, *_as_list(settings.trainer.get("callbacks"))):
+            for name, value in [] if inside is None else list(inside.init_args.items()):
+                if isinstance(value, str):
+                    inside.init_args[name] = store_moved(value, run.stores, self.arguments)
 
     def _start(self, settings: Namespace) -> None:
         if self.run_settings.backup is not None:

@@ -16,7 +16,7 @@ class TrackedRun:
     """Attributes:
     label: its name and number, such as sae-3.
     id: as its record has it; None for a folder that is no run's.
-    lineage: ids and hashes by name: run, variant, spec, exec, commit, parent, initial weights, store.
+    lineage: ids and hashes by name: run, variant, spec, exec, environment, commit, parent, initial weights, store.
     """
 
     label: str
@@ -39,6 +39,7 @@ class TrackedRun:
             "variant": run.name,
             "spec": record.spec_fingerprint,
             "exec": record.exec_fingerprint,
+            "environment": record.environment.get("name"),
             "commit": record.git.get("commit"),
             "parent": record.lineage.parent_run,
             "initial_weights": record.spec.get("initial_weights"),

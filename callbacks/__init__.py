@@ -1,4 +1,6 @@
 from callbacks.activation_writer import ActivationWriter
+from callbacks.backup import Backup
+from callbacks.backup_target import check_url
 from callbacks.checkpoint_io import AtomicCheckpointIO, SaveOptions
 from callbacks.checkpoint_retention import CheckpointRetention
 from callbacks.collapse_alarm import CollapseAlarm
@@ -22,6 +24,7 @@ from callbacks.triplet_preview import TripletPreview
 __all__ = [
     "ActivationWriter",
     "AtomicCheckpointIO",
+    "Backup",
     "CheckpointRetention",
     "CollapseAlarm",
     "DeadNeuronResampling",
@@ -43,4 +46,5 @@ __all__ = [
     "SplicedEvaluation",
     "TrainingProgress",
     "TripletPreview",
+    "check_url",
 ]

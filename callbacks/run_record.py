@@ -56,6 +56,8 @@ class RunRecordKeeper(Callback):
                 "--run.mode force_new"
             )
         self.record.lineage = replace(known, **found)
+        if self.record.lineage != known:
+            self.record.write("data", **found)  # trackers are told of it before the first step
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.record.move_to("running")

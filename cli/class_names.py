@@ -53,6 +53,7 @@ from lightning_modules.functional import Binary, Cosine, Int8
 from lightning_modules.losses import AnglE, CoSENT, InfoNCE, MarginMSE, Matryoshka, Triplet
 from lightning_modules.schedules import WarmupDecay
 from lightning_modules.sparse_autoencoding import SparseAutoencoding
+from tracking import MLflowTracker, RunCSVLogger, WandbTracker
 
 __all__ = [
     "AbsTopK",
@@ -93,6 +94,7 @@ __all__ = [
     "LayerNormalization",
     "LoRA",
     "LogNormal",
+    "MLflowTracker",
     "MarginMSE",
     "MatchingPursuit",
     "Matryoshka",
@@ -101,6 +103,7 @@ __all__ = [
     "NoNormalization",
     "PAnneal",
     "ReLU",
+    "RunCSVLogger",
     "RunSummary",
     "SamplePredictions",
     "SaveCheckpoints",
@@ -122,5 +125,6 @@ __all__ = [
     "TripletDataset",
     "TripletFiles",
     "TripletPreview",
+    "WandbTracker",
     "WarmupDecay",
 ]

@@ -16,7 +16,17 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule, Tr
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 import cli.class_names  # noqa: F401  (so that a config may name classes without their packages)
-from callbacks import AtomicCheckpointIO, GracefulStop, InitialWeights, RandomStates, RunRecordKeeper, RunStopped
+from callbacks import (
+    AtomicCheckpointIO,
+    Backup,
+    GracefulStop,
+    InitialWeights,
+    RandomStates,
+    RunRecordKeeper,
+    RunStopped,
+    check_url,
+)
+from cli.environments import STORES, store_moved, with_environment
 from cli.launch import DecidedElsewhere, Plan, decided_together, forget
 from cli.messages import one_line
 from cli.overlays import with_overlays
@@ -27,6 +37,7 @@ from cli.starting import Asked, Start, start
 from cli.trainer_settings import refuse_impossible
 from lightning_modules.memory_guard import ran_out_of_memory
 from run_store import UserError
+from run_store.paths import place_here
 
 # abbreviations would let a misspelt setting pass as another
 PARSER = {"exit_on_error": False, "allow_abbrev": False}
@@ -47,7 +58,7 @@ def run(arguments: Sequence[str]) -> int:
         UserError: a setting is unknown, has the wrong type or an impossible value.
     """
     quiet()
-    argv, arguments = sys.argv, with_overlays(arguments)
+    argv, arguments = sys.argv, with_environment(with_overlays(arguments))
     try:
         FulguriteCLI(arguments)
     except ArgumentError as error:
@@ -83,6 +94,7 @@ class FulguriteCLI(LightningCLI):
         self.arguments = list(arguments)
         self.plan: Plan | None = None
         self.start: Start | None = None
+        self.backup: Backup | None = None
         sys.argv = sys.argv[:1]  # Lightning warns when it is given both
         try:
             super().__init__(
@@ -123,6 +135,7 @@ class FulguriteCLI(LightningCLI):
         settings = self.config[self.subcommand]
         if self.subcommand == "fit":
             refuse_impossible(settings.trainer)
+        self._settle_places(settings)
         self.config_text = self._parser(self.subcommand).dump(settings, skip_none=False)
         given = Namespace(run=settings.run)  # type: ignore[no-untyped-call]
         self.run_settings: RunSettings = self._parser(self.subcommand).instantiate_classes(given).run
@@ -131,7 +144,23 @@ class FulguriteCLI(LightningCLI):
         elif self.subcommand in ("validate", "test") and settings.ckpt_path is None:
             self._measure(settings)
 
+    def _settle_places(self, settings: Namespace) -> None:
+        """Paths in one form, and stores where the environment has them."""
+        run = settings.run
+        run.folder, run.stores = place_here(run.folder, "run.folder"), place_here(run.stores, "run.stores")
+        data = settings.get("data")
+        if data is not None and (store := data.init_args.get("store")) is not None:
+            data.init_args.store = place_here(store, "data.store")
+        if run.stores == STORES:
+            return
+        for inside in (data, *_as_list(settings.trainer.get("callbacks"))):
+            for name, value in [] if inside is None else list(inside.init_args.items()):
+                if isinstance(value, str):
+                    inside.init_args[name] = store_moved(value, run.stores, self.arguments)
+
     def _start(self, settings: Namespace) -> None:
+        if self.run_settings.backup is not None:
+            check_url(self.run_settings.backup)
         config = yaml.safe_load(self.config_text)
 
         def decide() -> Plan:
@@ -187,8 +216,11 @@ class FulguriteCLI(LightningCLI):
             getattr(callback, "check_settings", lambda: None)()
         if self.start is not None and self.stop is not None:
             self.keeper = RunRecordKeeper(self.start.begin(self.asked, self.config_text))
+            if self.run_settings.backup is not None:
+                self.backup = Backup(self.run_settings.backup, self.start.folder)
+            kept: list[Callback] = [self.keeper, *([self.backup] if self.backup else [])]
             callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
-            callbacks.insert(callbacks.index(self.stop), self.keeper)
+            callbacks[callbacks.index(self.stop) : callbacks.index(self.stop)] = kept
 
     def _run_subcommand(self, subcommand: str) -> None:
         with nullcontext() if self.stop is None else self.stop.listening():
@@ -197,6 +229,8 @@ class FulguriteCLI(LightningCLI):
     def after_fit(self) -> None:
         if self.keeper is not None:
             self.keeper.complete(self.trainer)
+        if self.backup is not None:
+            self.backup.finish()
 
     def _end_badly(self, error: BaseException) -> None:
         if self.start is None:
@@ -205,6 +239,8 @@ class FulguriteCLI(LightningCLI):
             self.start.abandon()
         elif self.keeper is not None:
             self.keeper.on_exception(self.trainer, self.model, error)
+        if self.backup is not None:
+            self.backup.finish()
 
 
 def contents_of(data: dict[str, Any]) -> dict[str, str | None]:

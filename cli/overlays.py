@@ -34,7 +34,8 @@ def _overlay(configs: Path, setting: str, name: str) -> str:
     file = files.get(_plain(name))
     if "." not in setting or file is None or Path(name).exists():
         return name
-    return name if yaml.safe_load(file.read_text(encoding="utf-8"))["class_path"] == name else str(file)
+    # a file without a class is a whole config, such as those of environments
+    return name if yaml.safe_load(file.read_text(encoding="utf-8")).get("class_path", name) == name else str(file)
 
 
 def _plain(name: str) -> str:

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from cli.environments import environment_of
 from cli.run_settings import RunSettings
 from cli.sources import FoundSource, find_source, weights_sha256
 from run_store import UserError, atomic_file, sweep_temporaries
@@ -119,7 +120,7 @@ class Start:
             git=asdict(self.identity.code),
             packages=package_versions(),
             hardware=hardware(),
-            environment=environment_snapshot(),
+            environment={"name": environment_of(asked.settings.environment), **environment_snapshot()},
         )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from backbones import Encoder, TextEncoder
+from exports.lineage import lineage_of
 from exports.markdown import columns, front_matter, run_section, table
 from exports.trained import Trained
 from lightning_modules.checkpoint_files import STATE, load_plain
@@ -26,6 +27,7 @@ class Training:
         data: the datamodule of the examples, as class_path and init_args.
         loss: what was minimised, likewise.
         record: of the run.
+        lineage: see `lineage_of`.
     """
 
     before: Mapping[str, float] = field(default_factory=dict)
@@ -33,6 +35,7 @@ class Training:
     data: Mapping[str, Any] = field(default_factory=dict)
     loss: Mapping[str, Any] = field(default_factory=dict)
     record: RunRecord | None = None
+    lineage: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, trained: Trained) -> Training:
@@ -44,10 +47,10 @@ class Training:
         # on "meta" the optimiser's tensors take no memory
         before = load_plain(trained.checkpoint.path / STATE, "meta").get("scores_before", {})
         if trained.record is None:
-            return cls(before, trained.metrics)
+            return cls(before, trained.metrics, lineage=lineage_of(trained))
         spec = trained.record.spec
         loss = spec.get("model", {}).get("init_args", {}).get("loss") or {}
-        return cls(before, trained.metrics, _data(trained.record), loss, trained.record)
+        return cls(before, trained.metrics, _data(trained.record), loss, trained.record, lineage_of(trained))
 
 
 def encoder_card(encoder: Encoder, parts: list[TextEncoder], library: str, usage: str, training: Training) -> str:

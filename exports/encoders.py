@@ -8,6 +8,7 @@ from backbones import ConcatenatedEncoder, Encoder, TextEncoder
 from exports.encoder_card import Training, encoder_card
 from exports.encoder_formats import ENCODER_FORMATS, EncoderFormat, EncoderFormatName
 from exports.exporting import CARD
+from exports.lineage import write_lineage
 from run_store import UserError, atomic_folder, write_json
 
 JOINED = "joined.json"
@@ -46,6 +47,7 @@ def export_encoder(
             chosen.write(parts[0], folder)
         # transformers leaves a card of its own where there is none
         (folder / CARD).write_text(card, encoding="utf-8")
+        write_lineage(training.lineage, folder)
     return usage.format(folder=output)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from exports.formats import FORMATS, FormatName
+from exports.lineage import lineage_of, write_lineage
 from exports.model_card import model_card
 from exports.provenance import Provenance
 from exports.trained import Trained
@@ -36,4 +37,6 @@ def export_model(model: SparseAutoencoding, output: Path, format: FormatName, tr
     with atomic_folder(output) as folder:
         files.write(folder)
         (folder / CARD).write_text(card, encoding="utf-8")
+        if trained is not None:
+            write_lineage(lineage_of(trained), folder)
     return chosen.loading.format(folder=output)

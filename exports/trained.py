@@ -11,6 +11,7 @@ from typing import TypeVar
 from lightning.pytorch import LightningModule
 
 from backbones import Encoder, TextEncoder
+from exports.handover import refuse_damaged, refuse_incomplete
 from exports.importing import CHECKPOINT
 from lightning_modules.checkpoint_files import read_hyper_parameters
 from lightning_modules.contrastive_embedding import ContrastiveEmbedding
@@ -18,7 +19,6 @@ from lightning_modules.sparse_autoencoding import SparseAutoencoding
 from lightning_modules.sweep import ONLY
 from run_store import UserError
 from run_store.checkpoints import MANIFEST, StoredCheckpoint, list_checkpoints, newest_valid, read_checkpoint
-from run_store.completion import completion_of
 from run_store.layout import CHECKPOINTS_NAME, METADATA_NAME
 from run_store.listing import resolve_run
 from run_store.record import RunRecord, read_record
@@ -71,13 +71,18 @@ def find_trained(
     if alone is not None:
         return _of_a_complete_run(alone, member)
     run = resolve_run(root, wanted).folder
-    _refuse_incomplete(run)
-    if checkpoint not in ("last", "best"):
-        return Trained(read_checkpoint(checkpoint), read_record(run), member)
+    folder = run / CHECKPOINTS_NAME
+    refuse_incomplete(run)
     if checkpoint == "last":
-        return Trained(newest_valid(run / CHECKPOINTS_NAME).checkpoint, read_record(run), member)
-    own_metric = metric if member is None else f"{member}/{metric}"
-    return Trained(_best(run / CHECKPOINTS_NAME, own_metric, direction), read_record(run), member)
+        return Trained(newest_valid(folder).checkpoint, read_record(run), member)
+    if checkpoint == "best":
+        chosen = _best(folder, metric if member is None else f"{member}/{metric}", direction)
+    else:
+        chosen = read_checkpoint(checkpoint)
+        if Path(checkpoint).resolve().parent != folder.resolve():
+            raise UserError(f"{checkpoint} is no checkpoint of the run {run}: choose one in {folder}")
+    refuse_damaged(chosen.path)
+    return Trained(chosen, read_record(run), member)
 
 
 def members_of(trained: Trained) -> list[str | None]:
@@ -158,18 +163,12 @@ def alone(model: SparseAutoencoding, name: str) -> SparseAutoencoding:
 
 def _of_a_complete_run(checkpoint: Path, member: str | None) -> Trained:
     run = checkpoint.resolve().parent.parent
-    if not (run / METADATA_NAME).is_file():
-        return Trained(read_checkpoint(checkpoint), None, member)
-    _refuse_incomplete(run)
-    return Trained(read_checkpoint(checkpoint), read_record(run), member)
-
-
-def _refuse_incomplete(run: Path) -> None:
-    completion = completion_of(run)
-    if not completion.complete:
-        raise UserError(
-            f"the run {run} is not complete, {completion.reason}: finish it by python main.py runs resume {run}"
-        )
+    record = None
+    if (run / METADATA_NAME).is_file():
+        refuse_incomplete(run)
+        record = read_record(run)
+    refuse_damaged(checkpoint)
+    return Trained(read_checkpoint(checkpoint), record, member)
 
 
 def _best(folder: Path, metric: str, direction: Direction) -> StoredCheckpoint:

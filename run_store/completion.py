@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -51,17 +51,24 @@ def completion_of(folder: str | os.PathLike[str], verify: bool = True) -> Comple
         folder: of the run.
         verify: compare the sha256 of each file, too, which reads it from end to end.
     """
+    problem = next(problems_of(folder, verify), None)
+    return Completion(True) if problem is None else Completion(False, problem)
+
+
+def problems_of(folder: str | os.PathLike[str], verify: bool = True) -> Iterator[str]:
+    """Everything that keeps a run from counting as finished, each as words that follow a comma; see `completion_of`."""
     try:
         record = read_record(folder)
     except UserError as error:
-        return Completion(False, str(error))
+        yield str(error)
+        return
     if record.status != "complete":
-        return Completion(False, f"its status is {record.status}")
-    if not record.outputs:
-        return Completion(False, "its record names no outputs")
-    problems = (_problem_of_output(Path(folder), output, verify) for output in record.outputs)
-    problem = next((problem for problem in problems if problem), None)
-    return Completion(True) if problem is None else Completion(False, problem)
+        yield f"its status is {record.status}"
+    elif not record.outputs:
+        yield "its record names no outputs"
+    else:
+        problems = (_problem_of_output(Path(folder), output, verify) for output in record.outputs)
+        yield from (problem for problem in problems if problem)
 
 
 def problem_of(path: str | os.PathLike[str]) -> str | None:

@@ -10,8 +10,15 @@ import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from importlib import metadata
-from typing import Any
+from typing import Any, Literal
 
+Environment = Literal["local", "colab", "kaggle", "azureml"]
+# Kaggle's image is made from Colab's, so it is asked for first.
+_MARKS: dict[Environment, str] = {
+    "azureml": "AZUREML_RUN_ID",
+    "kaggle": "KAGGLE_KERNEL_RUN_TYPE",
+    "colab": "COLAB_RELEASE_TAG",
+}
 PACKAGES = (
     "fulgurite",
     "torch",
@@ -28,6 +35,11 @@ _TOLD = re.compile(
     r"|JOB_(ID|USER_ID)|WORLD_SIZE|(LOCAL_|NODE_|GROUP_)?RANK|MASTER_(ADDR|PORT)|PYTHONHASHSEED|TMPDIR|HF_HUB_OFFLINE"
 )
 _SECRET = re.compile(r"TOKEN(?!IZERS_)|SECRET|PASSW|CREDENTIAL|AUTH|_KEY|JWT", re.IGNORECASE)
+
+
+def detect_environment(variables: Mapping[str, str] = os.environ) -> Environment:
+    """Where this process runs, by the variables that hosts of notebooks and jobs set; local where none is set."""
+    return next((name for name, mark in _MARKS.items() if variables.get(mark)), "local")
 
 
 def package_versions() -> dict[str, str]:

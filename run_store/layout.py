@@ -15,6 +15,7 @@ import re
 from pathlib import Path
 
 from run_store.errors import UserError
+from run_store.paths import normalised
 
 METADATA_NAME = "metadata.json"
 LABELS_NAME = "labels.json"
@@ -57,7 +58,7 @@ def identity_folder(root: str | os.PathLike[str], name: str, spec: str, executio
     Raises:
         UserError: the name cannot be a folder's.
     """
-    return Path(root) / check_name(name) / f"spec-{spec[:8]}_exec-{execution[:8]}"
+    return Path(normalised(root)) / check_name(name) / f"spec-{spec[:8]}_exec-{execution[:8]}"
 
 
 def variant_number(folder: str | os.PathLike[str]) -> int | None:

@@ -97,6 +97,7 @@ def test_what_is_exported_computes_what_was_trained(run, tmp_path, capsys):
 
 def test_the_card_tells_data_loss_and_scores_before_and_after(run, tmp_path):
     assert exported(run, tmp_path / "files", "--format", "sentence-transformers") == 0
+    assert json.loads((tmp_path / "files" / "lineage.json").read_text())["run"] == read_record(run).id
     card = (tmp_path / "files" / "README.md").read_text()
     record = read_record(run)
     (scores,) = (line.split("|") for line in card.splitlines() if line.startswith("| val/ndcg@10 "))

@@ -35,6 +35,7 @@ def test_a_variant_is_found_whatever_the_case_of_its_name(typed: str, meant: str
 
 def test_other_settings_have_theirs_and_values_are_left_alone() -> None:
     assert with_overlays(["--data.extractor", "GPT2"]) == ["--data.extractor", str(CONFIGS / "extractor" / "gpt2.yaml")]
+    assert with_overlays(["--run.environment", "kaggle"]) == ["--run.environment", "kaggle"]
     same = ["fit", "--config", "topk", "--run.name", "relu", "--autoencoder", "topk", "topk", "--model.autoencoder"]
     assert with_overlays(same) == same
 

@@ -4,7 +4,9 @@ import json
 import platform
 from importlib import metadata
 
-from run_store.environment import environment_snapshot, hardware, package_versions
+import pytest
+
+from run_store.environment import detect_environment, environment_snapshot, hardware, package_versions
 
 
 def test_versions_are_those_installed() -> None:
@@ -30,3 +32,21 @@ def test_cluster_variables_are_kept_and_secrets_are_not() -> None:
     assert snapshot["variables"] == kept
     assert snapshot["python"] == platform.python_version()
     assert json.loads(json.dumps(snapshot)) == snapshot
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({}, "local"),
+        ({"COLAB_RELEASE_TAG": ""}, "local"),
+        ({"COLAB_RELEASE_TAG": "release-colab_20250101"}, "colab"),
+        ({"KAGGLE_KERNEL_RUN_TYPE": "Batch"}, "kaggle"),
+        # Kaggle's image is made from Colab's
+        ({"KAGGLE_KERNEL_RUN_TYPE": "Interactive", "COLAB_RELEASE_TAG": "x"}, "kaggle"),
+        ({"AZUREML_RUN_ID": "job_1"}, "azureml"),
+        # an account's name is no sign of where a process runs
+        ({"KAGGLE_USERNAME": "x", "KAGGLE_KEY": "x"}, "local"),
+    ],
+)
+def test_where_a_process_runs_is_told_by_its_host(variables: dict[str, str], expected: str) -> None:
+    assert detect_environment(variables) == expected

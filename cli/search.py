@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json as json_
-import math
 import sys
 from collections.abc import Sequence
 from itertools import takewhile
@@ -12,9 +11,9 @@ from typing import Literal
 
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 
+from cli.criteria import criterion_of
 from cli.light_verbs import carry_out
-from run_store import UserError
-from run_store.selection import Bounds, Criterion, Direction, TieBreak
+from run_store.selection import Direction, TieBreak
 from search.children import Resolver, SearchStopped, stoppable
 from search.finishing import Final, Following, carry_through
 from search.searching import Job, Plan, Sampler, TrialMode
@@ -78,8 +77,7 @@ def run(arguments: Sequence[str]) -> int:
             output: Folder of the export; by default exported/NAME.
             json: Print one JSON object in place of the table.
         """
-        thresholds = bounds(at_least, at_most)
-        criterion = Criterion(weights(metric), direction, thresholds, tie_break)
+        criterion = criterion_of(metric, direction, at_least, at_most, tie_break)
         plan = Plan(read_space(Path(space)), criterion, sampler, trials, members_at_once, mode, seed)
         shortened = [argument for path in trial_config for argument in ("--config", path)]
         return _searched(of_fit, shortened, plan, Following(final, export, output), json)
@@ -98,48 +96,6 @@ def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
         (of_fit if rest[0].startswith("--") and name in OF_FIT else own).extend([rest[0], *values])
         del rest[: 1 + len(values)]
     return of_fit, own
-
-
-def weights(metrics: Sequence[str]) -> dict[str, float]:
-    """Weight by metric, from NAME and NAME=WEIGHT.
-
-    Raises:
-        UserError: none is named, one twice, or a weight is no number.
-    """
-    if not metrics:
-        raise UserError("metric is empty: name what is best, as in --metric val/fvu")
-    found: dict[str, float] = {}
-    for text in metrics:
-        name, equals, weight = text.partition("=")
-        if name in found:
-            raise UserError(f"metric names {name} twice: name each metric once")
-        found[name] = _number("metric", text, weight) if equals else 1.0
-    return found
-
-
-def bounds(at_least: Sequence[str], at_most: Sequence[str]) -> dict[str, Bounds]:
-    """Bounds by metric.
-
-    Raises:
-        UserError: one is not NAME=VALUE.
-    """
-    low, high = _values("at_least", at_least), _values("at_most", at_most)
-    return {name: Bounds(low.get(name), high.get(name)) for name in low | high}
-
-
-def _values(setting: str, texts: Sequence[str]) -> dict[str, float]:
-    named = (text.partition("=") for text in texts)
-    return {name: _number(setting, f"{name}{equals}{value}", value) for name, equals, value in named}
-
-
-def _number(setting: str, text: str, number: str) -> float:
-    try:
-        value = float(number)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value) or "=" not in text:
-        raise UserError(f"{setting} is {text!r}: write NAME=NUMBER, as in val/l0=40")
-    return value
 
 
 def _searched(

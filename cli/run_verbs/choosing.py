@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
 
+from cli.criteria import criterion_of
 from cli.run_verbs.settings import ROOT, printed_json
 from cli.terminal import warn
 from run_store import UserError, nearest
 from run_store.registry import ListedRun, list_runs
 from run_store.run_index import RunQuery
-from run_store.selection import Bounds, Candidate, Criterion, Direction, TieBreak, unfit
+from run_store.selection import Candidate, Criterion, Direction, TieBreak, unfit
 from run_store.selection_cache import recalled_best, worked_out_best
 
 SELECTIONS = "selections"
 _SHOWN = 10
-_THRESHOLD = re.compile(r"(.+?)\s*(<=|>=)\s*(\S+)")
 
 
 def best(
-    metric: str | None = None,
+    metric: list[str] = ["val/fvu"],  # noqa: B006  (jsonargparse copies it)
     direction: Direction = "min",
-    weights: list[str] | None = None,
-    thresholds: list[str] | None = None,
+    at_least: list[str] = [],  # noqa: B006
+    at_most: list[str] = [],  # noqa: B006
     tie_break: TieBreak = "newest",
     mode: Literal["reuse_if_exists", "force_new"] = "reuse_if_exists",
     name: str | None = None,
@@ -39,10 +38,10 @@ def best(
     or FOLDER/NAME/selections.
 
     Args:
-        metric: What they are compared by; val/fvu by default.
-        direction: Whether the lowest or the highest value is the best.
-        weights: Several metrics in its place, whose weighted sum is compared, as in --weights val/fvu=1 val/l0=0.01.
-        thresholds: Only runs within these bounds, as in --thresholds 'val/l0<=40' 'val/explained_variance>=0.9'.
+        metric: What is best, as NAME or NAME=WEIGHT; of several the weighted sum counts.
+        direction: Whether the lowest or the highest is the best.
+        at_least: Only runs are considered that reach NAME=VALUE.
+        at_most: Only runs are considered that do not exceed NAME=VALUE.
         tie_break: Which of equally good runs is chosen.
         mode: reuse_if_exists takes the choice that is remembered for the same question over the same runs; force_new
             chooses again.
@@ -53,7 +52,7 @@ def best(
         folder: The folder of all runs.
         json: Print JSON, with why each of the others was not chosen.
     """
-    criterion = Criterion(_weights(metric, weights), direction, _bounds(thresholds or ()), tie_break)
+    criterion = criterion_of(metric, direction, at_least, at_most, tie_break)
     found = list_runs(folder, RunQuery(name, model, dataset, "complete", tuple(tag or ())))
     warn(found.warning)
     runs = {run.summary.id: run for run in found.runs}
@@ -71,44 +70,12 @@ def best(
         return
     _tell_unfit(candidates, criterion, runs)
     if selection.best is None:
-        raise UserError(f"none of {len(runs)} complete runs can be chosen: loosen the thresholds or choose by others")
+        raise UserError(
+            f"none of {len(runs)} complete runs can be chosen: loosen at_least and at_most or take another metric"
+        )
     chosen_run = runs[selection.best]
     where = "remembered" if recalled else "chosen now and remembered"
     print(f"{chosen_run.folder} is the best of {len(runs)}: {_formula(criterion)} = {selection.score:.6g} ({where})")
-
-
-def _weights(metric: str | None, weights: Sequence[str] | None) -> dict[str, float]:
-    if not weights:
-        return {metric or "val/fvu": 1.0}
-    if metric is not None:
-        raise UserError(f"metric {metric} and weights are both given: put the metric among the weights, {metric}=1")
-    parsed: dict[str, float] = {}
-    for text in weights:
-        name, _, number = text.rpartition("=")
-        parsed[name.strip()] = _number(number, name.strip(), f"weights has {text!r}: write METRIC=WEIGHT, val/fvu=1")
-    return parsed
-
-
-def _bounds(thresholds: Sequence[str]) -> dict[str, Bounds]:
-    bounds: dict[str, Bounds] = {}
-    for text in thresholds:
-        problem = f"thresholds has {text!r}: write METRIC<=VALUE or METRIC>=VALUE in quotes, 'val/l0<=40'"
-        match = _THRESHOLD.fullmatch(text.strip())
-        if match is None:
-            raise UserError(problem)
-        name, side = match[1], "at_most" if match[2] == "<=" else "at_least"
-        bounds[name] = replace(bounds.get(name, Bounds()), **{side: _number(match[3], name, problem)})
-    return bounds
-
-
-def _number(text: str, name: str, problem: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        raise UserError(problem) from None
-    if not name or number - number != 0:
-        raise UserError(problem)
-    return number
 
 
 def _candidate(run: ListedRun) -> Candidate:

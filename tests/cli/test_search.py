@@ -13,7 +13,8 @@ import pytest
 import yaml
 
 from cli import main
-from cli.search import bounds, split, weights
+from cli.criteria import bounds, weights
+from cli.search import split
 from run_store import UserError
 from run_store.completion import completion_of
 from run_store.environment import environment_snapshot

@@ -33,9 +33,9 @@ def runs(complete_run: Any) -> dict[str, Any]:
         (["--tie_break", "most_steps"], "dense"),
         (["--tie_break", "fewest_steps"], "equal"),
         (["--direction", "max"], "sparse"),
-        (["--thresholds", "val/l0<=40"], "sparse"),
-        (["--thresholds", "val/l0 >= 5", "val/l0<=40", "val/fvu<=0.9"], "sparse"),
-        (["--weights", "val/fvu=1", "val/l0=0.1"], "sparse"),
+        (["--at_most", "val/l0=40"], "sparse"),
+        (["--at_least", "val/l0=5", "--at_most", "val/l0=40", "val/fvu=0.9"], "sparse"),
+        (["--metric", "val/fvu", "val/l0=0.1"], "sparse"),
         (["--model", "TopK"], "dense"),
     ],
 )
@@ -55,7 +55,7 @@ def test_what_cannot_be_compared_is_told(runs: dict[str, Any], printed: Any) -> 
     assert told["rejected"][runs["dense"].id] == "ties and loses"
     assert told["score"] == 0.1
     assert "none of 1 complete runs can be chosen" in printed("best", "--tag", "watched", "--metric", "val/l0",
-                                                              "--thresholds", "val/l0>=2", code=2)  # fmt: skip
+                                                              "--at_least", "val/l0=2", code=2)  # fmt: skip
 
 
 def test_a_choice_is_remembered_and_worked_out_again_when_asked(runs: dict[str, Any], printed: Any, root: Any) -> None:
@@ -85,10 +85,10 @@ def test_a_training_that_starts_from_the_best_asks_the_same_question(
     ("arguments", "expected"),
     [
         (["--metric", "val/fuv"], "no complete run has measured val/fuv: the nearest are val/fvu"),
-        (["--thresholds", "val/l0<40"], "thresholds has 'val/l0<40': write METRIC<=VALUE"),
-        (["--thresholds", "val/l0<=nan"], "thresholds has 'val/l0<=nan'"),
-        (["--weights", "val/l0"], "weights has 'val/l0': write METRIC=WEIGHT"),
-        (["--weights", "val/l0=1", "--metric", "val/fvu"], "both given: put the metric among the weights"),
+        (["--at_most", "val/l0<40"], "at_most is 'val/l0<40': write NAME=NUMBER"),
+        (["--at_least", "val/l0=nan"], "at_least is 'val/l0=nan'"),
+        (["--metric", "val/l0=much"], "metric is 'val/l0=much': write NAME=NUMBER"),
+        (["--metric", "val/l0", "val/l0"], "metric names val/l0 twice"),
         (["--name", "other"], "there is no complete run to choose from"),
         (["--direction", "up"], "direction cannot be 'up'"),
     ],

@@ -25,6 +25,7 @@ print(faults(3))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="is about glibc")
 def test_blocks_of_megabytes_are_kept():
     faults = {

@@ -111,6 +111,7 @@ def test_the_card_tells_data_loss_and_scores_before_and_after(run, tmp_path):
     assert "lr: 0.01" in card
 
 
+@pytest.mark.slow
 def test_as_onnx(run, tmp_path):
     assert exported(run, tmp_path / "files", "--format", "onnx") == 0
     settings = json.loads((tmp_path / "files" / "embedding.json").read_text())

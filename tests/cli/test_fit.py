@@ -181,6 +181,7 @@ def test_a_new_run_starts_from_the_weights_of_another(copy, source, capsys):
     assert int(state.only.tokens_seen) == 256, "counters say what this training has seen"
 
 
+@pytest.mark.slow
 def test_validate_measures_the_newest_checkpoint_of_a_run(finished, capsys):
     job, output = finished
     reported = re.search(r"held-out documents +([\d.]+)", output)

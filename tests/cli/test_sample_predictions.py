@@ -128,6 +128,7 @@ def test_settings_that_make_no_sense_are_refused_before_training(job, with_callb
     assert not job.folders()
 
 
+@pytest.mark.slow
 def test_ids_of_job_and_user_reach_every_record(job, with_callback, monkeypatch):
     monkeypatch.setenv("JOB_ID", "job-7")
     monkeypatch.setenv("JOB_USER_ID", "ada")

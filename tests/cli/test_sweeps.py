@@ -212,6 +212,7 @@ def test_what_cannot_be_is_one_sentence_and_leaves_no_run(configs, tmp_path, cap
     assert not list(tmp_path.glob("*/spec-*/v*"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("overlay", sorted(path.stem for path in (CONFIGS / "sweep").glob("*.yaml")))
 def test_every_shipped_overlay_is_a_sweep_of_the_main_job(overlay, tmp_path, capsys):
     config = ["--config", str(CONFIGS / "sae.yaml"), "--config", str(CONFIGS / "sweep" / f"{overlay}.yaml")]

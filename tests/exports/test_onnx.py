@@ -41,7 +41,9 @@ def by_the_card(folder, monkeypatch):
     return names["embed"]
 
 
-@pytest.mark.parametrize("name", ["minilm", "causal", "joined"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("minilm", marks=pytest.mark.slow), "causal", pytest.param("joined", marks=pytest.mark.slow)]
+)
 def test_onnxruntime_computes_the_same(encoders, tmp_path, monkeypatch, name):
     encoder = encoders[name]
     export_encoder(encoder, tmp_path / "files", "onnx")

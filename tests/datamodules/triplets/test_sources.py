@@ -114,6 +114,7 @@ def test_functions_lose_their_docstrings_and_nothing_else(tmp_path):
     assert described_functions(tmp_path / "b.py") == []
 
 
+@pytest.mark.slow
 def test_the_standard_library_gives_thousands():
     source = CodeSearchTriplets()
     examples = read(source)

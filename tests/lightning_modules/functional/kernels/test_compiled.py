@@ -32,6 +32,7 @@ def answers(tmp_path, **variables):
     return ran, computed
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("native")
 def test_they_are_compiled_once_and_kept_for_this_user_alone(tmp_path):
     first = answers(tmp_path)
@@ -43,6 +44,7 @@ def test_they_are_compiled_once_and_kept_for_this_user_alone(tmp_path):
     assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("native")
 def test_a_damaged_file_in_the_cache_is_compiled_again(tmp_path):
     first = answers(tmp_path)
@@ -51,6 +53,7 @@ def test_a_damaged_file_in_the_cache_is_compiled_again(tmp_path):
     assert answers(tmp_path) == first
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("native")
 def test_code_is_not_loaded_from_a_folder_that_others_may_write_to(tmp_path):
     folder = tmp_path / "fulgurite"

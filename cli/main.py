@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -34,6 +35,8 @@ OWN_ROOM = {
 """Verbs that are functions of ours, by module; all others are Lightning's."""
 
 INTERRUPTED = 128 + signal.SIGINT
+NOT_READ_TO_THE_END = 128 + 13
+"""SIGPIPE, which Windows does not name."""
 
 HELP = """usage: python main.py VERB --config FILE [--config FILE ...] [--SETTING VALUE ...]
 
@@ -55,27 +58,39 @@ def main(args: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code: 0 (a finished or paused run too), 2 for a mistake in a setting or a file (told in one line on
-        stderr), 130 after Ctrl-C, 143 after SIGTERM.
+        stderr), 130 after Ctrl-C, 141 when nobody reads on, 143 after SIGTERM.
     """
     arguments = list(sys.argv[1:] if args is None else args)
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(HELP.format(verbs="\n".join(f"  {verb:<12}{meaning}" for verb, meaning in VERBS.items())), end="")
-        return 0
     try:
-        _check_verb(arguments[0])
-        # imported here: torch and lightning take seconds, which a help page or a misspelt verb should not pay for
-        return int(importlib.import_module(OWN_ROOM.get(arguments[0], "cli.lightning_cli")).run(arguments) or 0)
+        code = _carried_out(arguments)
+        sys.stdout.flush()
+        return code
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
+    except BrokenPipeError:
+        if arguments and arguments[0] in VERBS.keys() - OWN_ROOM.keys():
+            raise  # a training has other pipes, to its processes
+        # whoever read has seen enough, as `head` has; Python would complain once more when it flushes at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return NOT_READ_TO_THE_END
     except SystemExit as stop:
         # Lightning ends the process itself after Ctrl-C, with the code of a failure
         if isinstance(stop.__context__, KeyboardInterrupt):
             return INTERRUPTED
         raise
+
+
+def _carried_out(arguments: Sequence[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(HELP.format(verbs="\n".join(f"  {verb:<10}{meaning}" for verb, meaning in VERBS.items())), end="")
+        return 0
+    _check_verb(arguments[0])
+    # imported here: torch and lightning take seconds, which a help page or a misspelt verb should not pay for
+    return int(importlib.import_module(OWN_ROOM.get(arguments[0], "cli.lightning_cli")).run(arguments) or 0)
 
 
 def _check_verb(verb: str) -> None:

@@ -3,11 +3,15 @@ traceback.
 """
 
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from cli import main
 
+ROOT = Path(__file__).parents[2]
 SAE = ["fit", "--config", "configs/sae.yaml"]
 
 MISTAKES = {
@@ -103,3 +107,13 @@ def test_a_mistake_in_a_file_is_one_line_and_exit_code_2(name, capsys, tmp_path)
 
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert re.search(expected, error), error
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["runs", "list"]])
+def test_a_reader_that_stops_reading_is_no_traceback(arguments, tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, ROOT / "main.py", *arguments], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait() == 141

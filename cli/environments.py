@@ -14,6 +14,7 @@ from run_store.paths import normalised
 
 AUTO = "auto"
 SETTING = "--run.environment"
+RUNS = "runs"
 STORES = "stores"
 """The folder that configs of ours name for stores."""
 
@@ -31,6 +32,13 @@ def with_environment(arguments: Sequence[str], configs: Path = CONFIGS) -> list[
 def environment_of(asked: str) -> str:
     """The one that is asked for; of `auto`, the one that is found."""
     return detect_environment() if asked == AUTO else asked
+
+
+def folder_of_runs(configs: Path = CONFIGS) -> str:
+    """Where runs lie unless a command says otherwise, in the environment that is found."""
+    file = configs / "environment" / f"{detect_environment()}.yaml"
+    content = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return str(content.get("run", {}).get("folder", RUNS))
 
 
 def store_moved(path: str, stores: str, typed: Sequence[str]) -> str:

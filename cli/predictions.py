@@ -13,6 +13,7 @@ from jsonargparse.typing import NonNegativeInt, PositiveInt
 
 from cli.light_verbs import carry_out_one_of
 from cli.prediction_sides import Side, both_sides
+from cli.run_verbs.settings import ROOT
 from cli.terminal import agreed, width
 from reports.prediction_comparison import differences, pair_up, side_by_side
 from reports.prediction_files import as_json, write_csv, write_jsonl
@@ -20,8 +21,6 @@ from reports.prediction_lines import gist_of
 from reports.text_columns import table, visible
 from run_store import UserError
 from run_store.predictions import PredictionStore, job_user_id, store_path
-
-ROOT = "runs"
 
 
 def list_(

@@ -8,7 +8,9 @@ import math
 from pathlib import Path
 from typing import Any
 
-ROOT = "runs"
+from cli.environments import folder_of_runs
+
+ROOT = folder_of_runs()
 """The folder of all runs."""
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import get_args
 
@@ -10,7 +12,7 @@ import pytest
 import yaml
 
 from cli import main
-from cli.environments import store_moved, with_environment
+from cli.environments import folder_of_runs, store_moved, with_environment
 from cli.overlays import CONFIGS
 from cli.run_settings import RunSettings
 from run_store.environment import Environment
@@ -39,6 +41,16 @@ def test_it_is_found_out(monkeypatch):
     assert first_config(with_environment(["fit", "--config", "job.yaml"])) == "kaggle"
     assert with_environment(["fit", "--x", "1"])[3:] == ["--x", "1"]
     assert with_environment([]) == []
+
+
+def test_verbs_that_look_for_runs_look_where_they_are(monkeypatch):
+    assert folder_of_runs() == "runs"
+    monkeypatch.setenv("COLAB_RELEASE_TAG", "x")
+    assert folder_of_runs() == "/content/runs"
+    done = subprocess.run(
+        [sys.executable, CONFIGS.parent / "main.py", "runs", "list"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "none of 0 runs in /content/runs\n"
 
 
 def test_a_name_wins_and_the_command_line_over_configs(tmp_path, monkeypatch):

@@ -6,6 +6,8 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +17,22 @@ from run_store.record import Progress
 CHECKOUT = Path(__file__).resolve().parents[3]
 
 
-def watching(root: Path, *arguments: str) -> subprocess.Popen[str]:
-    command = [
-        sys.executable,
-        "main.py",
-        "runs",
-        "watch",
-        "--every",
-        "0.02",
-        "--json",
-        "--folder",
-        str(root),
-        *arguments,
-    ]
-    return subprocess.Popen(command, cwd=CHECKOUT, stdout=subprocess.PIPE, text=True)
+@contextmanager
+def watching(root: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    options = ["--every", "0.02", "--json", "--folder", str(root), *arguments]
+    process = subprocess.Popen(
+        [sys.executable, "main.py", "runs", "watch", *options],
+        cwd=CHECKOUT,
+        stdout=subprocess.PIPE,
+        text=True,
+        # who runs the tests in the background may have Ctrl-C ignored, and children inherit that
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def next_event(process: subprocess.Popen[str]) -> tuple[str, str]:

@@ -61,5 +61,6 @@ def test_a_run_that_cannot_go_on_ends_with_one_sentence(store, tmp_path):
     code, output = fit(store, tmp_path, batch_size=16, d_sae=2**20, more=MEGABYTE)
     assert code == 2, output
     (told,) = re.findall(r"^error: .*", output, re.MULTILINE)
-    assert re.search(r"memory ran out (on a single row|while)", told)
+    # with a megabyte left it may run out anywhere, between two steps too
+    assert re.search(r"memory ran out.*: lower (data\.batch_size|model\.autoencoder\.d_sae)", told)
     assert "Traceback" not in output

@@ -15,6 +15,12 @@ NewRun = Callable[..., RunRecord]
 
 
 @pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """The folder of the runs that `new_run` makes."""
+    return tmp_path / "runs"
+
+
+@pytest.fixture
 def new_run(tmp_path: Path) -> NewRun:
     """new_run(name="sae", k=32, precision="32-true", **what a record takes) → the record of a pending run below
     tmp_path/runs.

@@ -19,11 +19,6 @@ CHECKOUT = Path(__file__).resolve().parents[3]
 NewRun = Any  # the fixture of conftest.py
 
 
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return tmp_path / "runs"
-
-
 def brought_to(record: RunRecord, *statuses: Any) -> RunRecord:
     for status in statuses:
         record.move_to(status)

@@ -119,18 +119,17 @@ def pointer(tensor: Tensor | None) -> ctypes.c_void_p:
     return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
 
 
-def in_threads(work: Callable[[int, int], object], size: int, least: int = 1) -> None:
+def in_threads(work: Callable[[int, int], object], size: int) -> None:
     """work(begin, end) for parts that make up [0, size), in as many threads as torch uses.
 
     Args:
         work: calls a kernel, which runs without Python's lock.
         size: of all of it.
-        least: what a part has at least, but for the last.
 
     Raises:
         MemoryError: a kernel could not allocate what it needs, and has returned 0 for success.
     """
-    threads = max(1, min(torch.get_num_threads(), size // max(1, least)))
+    threads = max(1, min(torch.get_num_threads(), size))
     bounds = [size * part // threads for part in range(threads + 1)]
     parts = list(itertools.pairwise(bounds))
     pool = _pool(os.getpid(), threads - 1) if threads > 1 else None

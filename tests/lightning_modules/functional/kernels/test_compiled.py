@@ -82,8 +82,5 @@ def test_parts_cover_everything_and_a_failure_in_any_is_told(monkeypatch):
     parts = []
     compiled.in_threads(lambda begin, end: parts.append((begin, end)), 10)
     assert sorted(parts) == [(0, 3), (3, 6), (6, 10)]
-    parts.clear()
-    compiled.in_threads(lambda begin, end: parts.append((begin, end)), 10, least=8)
-    assert parts == [(0, 10)]
     with pytest.raises(MemoryError):
         compiled.in_threads(lambda begin, end: begin != 3, 10)

@@ -14,6 +14,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
@@ -47,7 +48,13 @@ def library() -> ctypes.CDLL | None:
         return None
     try:
         return _loaded(compiler)
-    except (OSError, subprocess.SubprocessError):
+    except (OSError, subprocess.SubprocessError) as error:
+        told = getattr(error, "stderr", None) or str(error).encode()
+        warnings.warn(
+            f"the C kernels could not be compiled by {compiler[0]}, so slower functions take their place, whose last "
+            f"bits differ; mend that compiler, or name another in CC: {told.decode(errors='replace').strip()}",
+            stacklevel=2,
+        )
         return None
 
 

@@ -1,9 +1,10 @@
 from exports.encoder_card import Training
 from exports.encoder_formats import ENCODER_FORMATS, EncoderFormatName
 from exports.encoders import export_encoder
-from exports.exporting import export_model
+from exports.exporting import export_model, write_sweep_card
 from exports.folding import Folded, fold
 from exports.formats import FORMATS, FormatName
+from exports.hub import HubRepository
 from exports.importing import import_autoencoder
 from exports.kinds import Kind, kind_of
 from exports.trained import Trained, alone, find_trained, load_encoder, load_trained, members_of
@@ -14,6 +15,7 @@ __all__ = [
     "EncoderFormatName",
     "Folded",
     "FormatName",
+    "HubRepository",
     "Kind",
     "Trained",
     "Training",
@@ -27,4 +29,5 @@ __all__ = [
     "load_encoder",
     "load_trained",
     "members_of",
+    "write_sweep_card",
 ]

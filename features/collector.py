@@ -83,6 +83,9 @@ class FeatureCollector:
         watched: int64 [s], ascending: the latents that are looked at, which are counted as 0 to s − 1 from then on;
             all of them by default.
         device: where codes come from.
+
+    Attributes:
+        rows: how many have been counted.
     """
 
     def __init__(
@@ -97,7 +100,7 @@ class FeatureCollector:
         self._watched = None if watched is None else watched.to(self._device)
         count = d_sae if watched is None else len(watched)
         window = 2 * self.keeping.reach + 1
-        self._rows = 0
+        self.rows = 0
         self._counts = torch.zeros(count, dtype=torch.int64, device=self._device)
         self._sums = torch.zeros(count, dtype=torch.float64, device=self._device)
         self._histograms = MagnitudeHistograms(count, self._device)
@@ -112,7 +115,7 @@ class FeatureCollector:
         every = self._looked_at(Entries.of(codes))
         windows = Windows(every, rows, self.keeping.reach)
         entries = every if bool(rows.counted.all()) else every.kept(rows.counted[every.places])
-        self._rows += int(rows.counted.sum())
+        self.rows += int(rows.counted.sum())
         self._counts += torch.bincount(entries.latents, minlength=len(self._counts))
         self._histograms.update(entries)
         magnitudes = entries.values.abs()
@@ -131,7 +134,7 @@ class FeatureCollector:
     def features(self) -> Features:
         """What has been gathered so far."""
         return Features(
-            self._rows,
+            self.rows,
             self._counts.cpu(),
             self._sums.cpu(),
             self._histograms.largest.cpu(),

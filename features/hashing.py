@@ -11,9 +11,13 @@ _BITS = 24
 _ROWS, _LATENTS, _MIX = 0x2545F4914F6CDD1D, 0x369DEA0F31A53F85, 0x1B873593CC9E2D51
 
 
-def uniform(rows: Tensor, latents: Tensor | int = 0) -> Tensor:
-    """float32 in [0, 1), with 24 bits, for each pair of a row's number and a latent's; int64 of any one shape."""
-    mixed = rows * _ROWS + latents * _LATENTS + _MIX
+def uniform(rows: Tensor, latents: Tensor | None = None) -> Tensor:
+    """float32 in [0, 1), with 24 bits, for each row's number, or each pair of a row's and a latent's; int64, any
+    one shape.
+    """
+    mixed = rows * _ROWS + _MIX
+    if latents is not None:
+        mixed = mixed + latents * _LATENTS
     for shift in (32, 29):
         # the shift keeps the sign, which the mask takes away
         mixed = (mixed ^ ((mixed >> shift) & ((1 << (64 - shift)) - 1))) * _MIX

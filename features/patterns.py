@@ -21,14 +21,15 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 with it."""
 
 FEWEST_HITS = 2
+LEAST_LIFT = 1.5
 
 
 class Patterns(NamedTuple):
     """The patterns of one kind that are typical of each latent, the one with the highest score first.
 
     The score is share · log₂(lift): how much of the latent's activation the pattern explains, times the bits by which
-    it is more frequent there than anywhere. Patterns that do not repeat, or are no more frequent than anywhere, are
-    left out.
+    it is more frequent there than anywhere. Patterns that do not repeat (FEWEST_HITS), or are hardly more frequent than
+    anywhere (LEAST_LIFT), are left out.
     """
 
     tokens: Tensor
@@ -72,7 +73,7 @@ def _of_kind(first: Tensor, second: Tensor | None, vocabulary: int, firings: Fir
     whole = torch.zeros(len(firings.in_sample)).index_add_(0, firings.latents, firings.magnitudes)
     shares = explained / whole[latents]
     lifts = shares * len(keys) / everywhere[pattern]
-    typical = (hits >= FEWEST_HITS) & (lifts > 1) & (different[pattern] != NO_TOKEN)
+    typical = (hits >= FEWEST_HITS) & (lifts >= LEAST_LIFT) & (different[pattern] != NO_TOKEN)
     latents, pattern, shares, lifts = (column[typical] for column in (latents, pattern, shares, lifts))
     found_patterns = different[pattern]
     parts = (

@@ -36,6 +36,11 @@ class Keeping:
     reach: int = 16
     sampled_entries: int = 2**24
 
+    @property
+    def neighbours(self) -> int:
+        """Rows on either side that a batch needs beside those that count."""
+        return max(1, self.reach)
+
 
 class Features(NamedTuple):
     """What was gathered of s latents, on the CPU. Magnitudes are |value|: a latent may have a sign."""

@@ -21,7 +21,8 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 with it."""
 
 FEWEST_HITS = 2
-LEAST_LIFT = 1.5
+LEAST_LIFT = 2**0.5
+"""Half a bit."""
 
 
 class Patterns(NamedTuple):
@@ -73,7 +74,7 @@ def _of_kind(first: Tensor, second: Tensor | None, vocabulary: int, firings: Fir
     whole = torch.zeros(len(firings.in_sample)).index_add_(0, firings.latents, firings.magnitudes)
     shares = explained / whole[latents]
     lifts = shares * len(keys) / everywhere[pattern]
-    typical = (hits >= FEWEST_HITS) & (lifts >= LEAST_LIFT) & (different[pattern] != NO_TOKEN)
+    typical = (hits >= FEWEST_HITS) & (lifts > LEAST_LIFT) & (different[pattern] != NO_TOKEN)
     latents, pattern, shares, lifts = (column[typical] for column in (latents, pattern, shares, lifts))
     found_patterns = different[pattern]
     parts = (

@@ -64,7 +64,7 @@ def feature_pass(
     collector = FeatureCollector(member.autoencoder.d_sae, keeping, device=device)
     metrics = [ReconstructionScores(width).to(device) for width in member.pair.outputs]
     order = RowRanges(ranges)
-    for batch in batches(store, hook_points, order, collector.keeping.reach, batch_rows):
+    for batch in batches(store, hook_points, order, collector.keeping.neighbours, batch_rows):
         activations = [part.to(device) for part in batch.activations]
         seen = member.seen(activations)
         pair = member.pair(seen)
@@ -81,12 +81,12 @@ def feature_pass(
 
 
 def batches(
-    store: ActivationStore, hook_points: Sequence[str], order: RowRanges, reach: int, batch_rows: int = BATCH_ROWS
+    store: ActivationStore, hook_points: Sequence[str], order: RowRanges, neighbours: int, batch_rows: int = BATCH_ROWS
 ) -> Iterator[StoreRows]:
-    """Every row once, each batch with `reach` more rows on either side that are there as neighbours alone."""
+    """Every row once, each batch with `neighbours` more rows on either side that are there as neighbours alone."""
     for start in range(0, order.size, batch_rows):
         stop = min(start + batch_rows, order.size)
-        first, last = max(0, start - reach), min(stop + reach, order.size)
+        first, last = max(0, start - neighbours), min(stop + neighbours, order.size)
         rows = order.rows(first, last)
         source = store.provenance(rows)
         counted = slice(start - first, stop - first)

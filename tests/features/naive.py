@@ -71,6 +71,6 @@ def patterns(keys: list[tuple[int, ...] | None], fired: list[tuple[int, float]])
     for key, count in hits.items():
         share = explained[key] / whole
         lift = share * len(keys) / everywhere[key]
-        if count >= 2 and lift >= 1.5:
+        if count >= 2 and lift > 2**0.5:
             found[key] = [share, lift, share * log2(lift)]
     return found

@@ -31,17 +31,17 @@ class Stream:
         documents = (torch.rand(rows, generator=generator) < 0.2).cumsum(0)
         return cls(values, documents, torch.randint(0, 4, (rows,), generator=generator))
 
-    def batches(self, size: int, reach: int, kind: str = "sparse") -> Iterator[tuple[Codes, BatchRows]]:
+    def batches(self, size: int, neighbours: int, kind: str = "sparse") -> Iterator[tuple[Codes, BatchRows]]:
         """With the neighbours of the rows that count."""
         rows = len(self.documents)
         for start in range(0, rows, size):
-            part = torch.arange(max(0, start - reach), min(rows, start + size + reach))
+            part = torch.arange(max(0, start - neighbours), min(rows, start + size + neighbours))
             counted = (part >= start) & (part < start + size)
             yield coded(self.dense[part], kind), BatchRows(part, self.documents[part], self.tokens[part], counted)
 
     def features(self, size: int, keeping: Keeping, kind: str = "sparse", watched: Tensor | None = None) -> Features:
         collector = FeatureCollector(self.dense.shape[1], keeping, watched)
-        for codes, rows in self.batches(size, keeping.reach, kind):
+        for codes, rows in self.batches(size, keeping.neighbours, kind):
             collector.update(codes, rows)
         return collector.features()
 

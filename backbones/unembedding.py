@@ -39,7 +39,7 @@ class Unembedding(NamedTuple):
         if not causal and not has_masked_head(model, revision, remote_code_of):
             return None
         backbone = load_backbone(model, revision, remote_code_of, language_head=causal, masked_head=not causal)
-        output = backbone.get_output_embeddings()
+        output = backbone.get_output_embeddings()  # type: ignore[no-untyped-call]
         if output is None:
             return None
         weights = output.weight.detach().float()
@@ -59,7 +59,7 @@ class Unembedding(NamedTuple):
         """
         count = min(count, len(self.weights))
         found = []
-        for part in directions.float().split(max(1, _AT_ONCE // len(self.weights))):
+        for part in torch.split(directions.float(), max(1, _AT_ONCE // len(self.weights))):
             scores = part @ self.weights.T
             up, down = scores.topk(count, dim=1), scores.topk(count, dim=1, largest=False)
             found.append((up.indices, up.values, down.indices, down.values))

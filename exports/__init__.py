@@ -6,7 +6,7 @@ from exports.folding import Folded, fold
 from exports.formats import FORMATS, FormatName
 from exports.importing import import_autoencoder
 from exports.kinds import Kind, kind_of
-from exports.trained import Trained, alone, find_trained, load_encoder, load_trained, members_of
+from exports.trained import Trained, alone, find_trained, holds_encoder, load_encoder, load_trained, members_of
 
 __all__ = [
     "ENCODER_FORMATS",
@@ -22,6 +22,7 @@ __all__ = [
     "export_model",
     "find_trained",
     "fold",
+    "holds_encoder",
     "import_autoencoder",
     "kind_of",
     "load_encoder",

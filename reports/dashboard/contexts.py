@@ -64,7 +64,8 @@ def contexts(
             return place._replace(weaker=float(below[bins - 1]) if bins else 0.0)
 
         yield Shown(
-            [told(place) for place in varied(top[line], strongest)], [told(place) for place in even(spread[line], sampled)]
+            [told(place) for place in varied(top[line], strongest)],
+            [told(place) for place in even(spread[line], sampled)],
         )
 
 
@@ -103,7 +104,7 @@ def _windows(store: ActivationStore, places: Places) -> list[list[Context]]:
     around = rows.unsqueeze(1) + torch.arange(-reach, reach + 1)
     inside = (around >= 0) & (around < store.rows)
     # every row is read once, however many windows it is in
-    different, number = around.clamp(0, store.rows - 1).unique(return_inverse=True)
+    different, number = torch.unique(around.clamp(0, store.rows - 1), return_inverse=True)
     source = store.provenance(different)
     tokens, documents, positions = (column[number].long() for column in source)
     same = inside & (documents == documents[:, reach : reach + 1])

@@ -69,7 +69,11 @@ def tokens_of(subject: Subject) -> dict[str, Any]:
         mine = found.setdefault(subject.text_of(token).strip().lower(), [])
         mine.extend([latent, share] for latent, share in zip(latents, shares, strict=True) if latent >= 0)
     return {
-        text: [number for latent, share in sorted(pairs, key=lambda pair: -pair[1]) for number in (latent, round(100 * share))]
+        text: [
+            number
+            for latent, share in sorted(pairs, key=lambda pair: -pair[1])
+            for number in (latent, round(100 * share))
+        ]
         for text, pairs in found.items()
     }
 
@@ -105,7 +109,7 @@ def _latent(subject: Subject, latent: int, shown: Shown, texts: Texts, documents
 
 def _patterns(subject: Subject, facts: Facts, latent: int, texts: Texts) -> dict[str, list[list[Any]]]:
     """Of each kind: [the numbers of its texts], share and lift."""
-    told = {}
+    told: dict[str, list[list[Any]]] = {}
     for kind, patterns in facts.patterns.items():
         rows = zip(
             patterns.tokens[latent].tolist(),
@@ -114,7 +118,11 @@ def _patterns(subject: Subject, facts: Facts, latent: int, texts: Texts) -> dict
             strict=True,
         )
         told[kind] = [
-            [[texts.number(subject.text_of(token)) for token in tokens if token >= 0], round(share, 3), rounded_one(lift)]
+            [
+                [texts.number(subject.text_of(token)) for token in tokens if token >= 0],
+                round(share, 3),
+                rounded_one(lift),
+            ]
             for tokens, share, lift in rows
             if tokens[0] >= 0
         ]

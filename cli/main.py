@@ -17,6 +17,7 @@ VERBS = {
     "predict": "extract activations into a store",
     "data": "look into an activation store: data inspect STORE",
     "check": "ask of an embedding model what must hold before it is relied on: loading, quality, convergence, latency",
+    "dashboard": "write a page that shows what an autoencoder has learnt: dashboard --run RUN",
     "export": "write a trained autoencoder for SAELens or sparsify: export --run RUN --format saelens --output DIR",
     "import": "make a start of a published autoencoder: import FOLDER --output imported/NAME",
     "predictions": "what models made of their samples: list, epochs, compare, report, export or delete",
@@ -25,6 +26,7 @@ VERBS = {
 }
 OWN_ROOM = {
     "check": "cli.check",
+    "dashboard": "cli.dashboard",
     "data": "cli.data",
     "export": "cli.export",
     "import": "cli.importing",

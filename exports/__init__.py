@@ -7,7 +7,7 @@ from exports.formats import FORMATS, FormatName
 from exports.hub import HubRepository
 from exports.importing import import_autoencoder
 from exports.kinds import Kind, kind_of
-from exports.trained import Trained, alone, find_trained, load_encoder, load_trained, members_of
+from exports.trained import Trained, alone, find_trained, holds_encoder, load_encoder, load_trained, members_of
 
 __all__ = [
     "ENCODER_FORMATS",
@@ -24,6 +24,7 @@ __all__ = [
     "export_model",
     "find_trained",
     "fold",
+    "holds_encoder",
     "import_autoencoder",
     "kind_of",
     "load_encoder",

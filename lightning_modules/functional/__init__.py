@@ -1,6 +1,6 @@
 from lightning_modules.functional.batch_topk import linear_batch_topk
 from lightning_modules.functional.bootstrap import BootstrapInterval, paired_bootstrap
-from lightning_modules.functional.codes import BatchCodes, Codes, DenseCodes, SparseCodes
+from lightning_modules.functional.codes import BatchCodes, Codes, DenseCodes, Fired, SparseCodes
 from lightning_modules.functional.collapse import collapse_sentence
 from lightning_modules.functional.deferred import deferred
 from lightning_modules.functional.embedding_geometry import alignment, effective_rank, mean_pairwise_cosine, uniformity
@@ -49,6 +49,7 @@ __all__ = [
     "Codes",
     "Cosine",
     "DenseCodes",
+    "Fired",
     "Int8",
     "Int8Scale",
     "Matching",

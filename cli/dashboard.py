@@ -34,6 +34,7 @@ def dashboard(
     contexts: PositiveInt = 12,
     sampled: PositiveInt = 8,
     unembedding: bool = True,
+    neuronpedia: str | None = None,
     folder: str = "runs",
 ) -> None:
     """Writes a page that shows every latent of a trained autoencoder: a folder of files to open in a browser.
@@ -49,6 +50,7 @@ def dashboard(
         contexts: Texts shown of each latent from where it fires most.
         sampled: Texts shown of each latent from its whole range.
         unembedding: Load the model for the tokens that latents speak for, where it predicts tokens.
+        neuronpedia: Folder for the same latents as Neuronpedia takes them in; by default they are not written.
         folder: The folder of all runs.
     """
     # imported here: help must not pay for torch
@@ -57,6 +59,7 @@ def dashboard(
     quiet()
     from exports import find_trained, holds_encoder, load_trained, members_of
     from reports.dashboard import refuse_other_content, write_site
+    from reports.neuronpedia import Filed, write_neuronpedia
     from run_store import UserError
 
     found = find_trained(run, folder, checkpoint if checkpoint != "best" else "last")
@@ -72,6 +75,11 @@ def dashboard(
         subject = _subject(trained, model, store, rows, tokens, (contexts, sampled), unembedding)
         size = write_site(subject, place, _progress("writing"))
         print(f"wrote {size / 1e6:.1f} MB; open {place / 'index.html'} in a browser")
+        if neuronpedia is not None:
+            filed = Filed.of(subject, model.only.pair.read_names[0])
+            W_dec = model.autoencoder.W_dec.detach()
+            batches = write_neuronpedia(subject, W_dec, filed, Path(neuronpedia), _progress("writing for Neuronpedia"))
+            print(f"wrote {batches} for Neuronpedia")
 
 
 def _subject(

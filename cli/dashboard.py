@@ -59,7 +59,7 @@ def dashboard(
     quiet()
     from exports import find_trained, holds_encoder, load_trained, members_of
     from reports.dashboard import refuse_other_content, write_site
-    from reports.neuronpedia import Filed, write_neuronpedia
+    from reports.neuronpedia import Filed, layer_of, write_neuronpedia
     from run_store import UserError
 
     found = find_trained(run, folder, checkpoint if checkpoint != "best" else "last")
@@ -72,6 +72,8 @@ def dashboard(
             place = place / name
         refuse_other_content(place)
         model = load_trained(trained)
+        if neuronpedia is not None:
+            layer_of(model.only.pair.read_names[0])  # before the pass, which takes its time
         subject = _subject(trained, model, store, rows, tokens, (contexts, sampled), unembedding)
         size = write_site(subject, place, _progress("writing"))
         print(f"wrote {size / 1e6:.1f} MB; open {place / 'index.html'} in a browser")

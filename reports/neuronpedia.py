@@ -65,13 +65,10 @@ class Filed:
         """
         source = subject.store.manifest.source
         text, corpus = source["text"], source["text"].get("corpus", {})
-        layer = re.search(r"(?<![^.:])\d+(?![^.:])", hook_point)
-        if layer is None:
-            raise UserError(f"neuronpedia: it files autoencoders by the number of a layer, and {hook_point} has none")
         model = re.split(r"[/:]", str(source.get("extractor", {}).get("model", "unknown")).rstrip("/"))[-1]
         return cls(
             model=model,
-            layer=int(layer[0]),
+            layer=layer_of(hook_point),
             sae_set=re.sub(r"[^A-Za-z0-9.]+", "-", subject.name).strip("-").lower() or "fulgurite",
             hook_point=hook_point,
             dataset=str(corpus.get("name") or corpus.get("class") or ""),
@@ -85,6 +82,18 @@ class Filed:
     def prompts(self, rows: int) -> int:
         """In how many contexts so many tokens are."""
         return -(-rows // max(1, self.context_length))
+
+
+def layer_of(hook_point: str) -> int:
+    """The number of the layer in a hook point's name.
+
+    Raises:
+        UserError: there is none.
+    """
+    layer = re.search(r"(?<![^.:])\d+(?![^.:])", hook_point)
+    if layer is None:
+        raise UserError(f"neuronpedia: it files autoencoders by the number of a layer, and {hook_point} has none")
+    return int(layer[0])
 
 
 def write_neuronpedia(

@@ -51,6 +51,6 @@ class Facts(NamedTuple):
             co_firing(features.sample, firings, count),
             neighbours,
             cosines,
-            layout(W_dec, count),
+            layout(W_dec),
             token_latents(features.sample, d_sae, count),
         )

@@ -13,6 +13,8 @@ _AT_ONCE = 1024
 EPOCHS = 300
 REPELLED = 8
 """Others that a latent is pushed away from in every epoch."""
+REPULSION = 3.0
+"""Strength of that push: rows of a dictionary are nearly orthogonal, and with less all of them end in one heap."""
 
 
 def nearest(directions: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -40,13 +42,13 @@ def nearest(directions: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return numbers, cosines
 
 
-def layout(directions: Tensor, neighbours: int = 12, seed: int = 0) -> Tensor:
+def layout(directions: Tensor, neighbours: int = 4, seed: int = 0) -> Tensor:
     """A map [s, 2] on which near rows lie near each other; the same on every run.
 
     It starts from the first two principal components and is refined as UMAP's is (McInnes et al. 2018, arXiv
     1802.03426): similarities on the map are 1 / (1 + distance²), every row is drawn to its nearest neighbours by cosine
     and pushed away from some rows that are drawn anew in every epoch, by the gradients of log q and log (1 − q), in
-    steps that shrink to nothing.
+    steps that shrink to nothing. Its longest side lies across.
 
     Args:
         directions: [s, d].
@@ -72,14 +74,14 @@ def layout(directions: Tensor, neighbours: int = 12, seed: int = 0) -> Tensor:
         others = torch.randint(len(rows), (len(rows), REPELLED), generator=generator)
         apart = places.unsqueeze(1) - places[others]
         square = apart.square().sum(dim=2, keepdim=True)
-        moved += (apart * 2 / ((0.01 + square) * (1 + square))).clamp(-4, 4).sum(dim=1)
+        moved += REPULSION * (apart * 2 / ((0.01 + square) * (1 + square))).clamp(-4, 4).sum(dim=1)
         places = places + 0.1 * step * moved
-    return places - places.mean(dim=0)
+    return _components(places)
 
 
 def _components(rows: Tensor) -> Tensor:
-    """The first two principal components [s, 2], as wide as UMAP's start, each with the sign that makes its largest
-    value positive.
+    """The first two principal components [s, 2] of rows [s, d], as wide as UMAP's start, each with the sign that makes
+    its largest value positive.
     """
     centred = rows - rows.mean(dim=0) if len(rows) else rows
     places = torch.zeros(len(rows), 2)

@@ -46,12 +46,18 @@ class Label:
         """As a person reads it; empty where there is no label.
 
         Args:
-            text_of: the text of a token id.
+            text_of: the text of a token id, with the space before it, if any.
         """
         if self.kind is None:
             return ""
-        named = ["".join(_shown(text_of(token)) for token in pattern).strip() for pattern in self.patterns]
+        named = [_named([text_of(token) for token in pattern]) for pattern in self.patterns]
         return _WORDS[self.kind].format(" · ".join(named))
+
+
+def _named(texts: list[str]) -> str:
+    """A part of a word begins with dots: without them it would look like a word."""
+    inside = texts[0][:1].isalnum()
+    return ("…" if inside else "") + "".join(map(_shown, texts)).strip()
 
 
 def _shown(text: str) -> str:

@@ -27,6 +27,10 @@ class Curve(NamedTuple):
     """Ascending."""
     values: tuple[float, ...]
 
+    def scaled(self, factor: float) -> Curve:
+        """In another unit."""
+        return self._replace(values=tuple(factor * value for value in self.values))
+
 
 def read_curves(run: Path, names: Iterable[str], prefix: str = "") -> list[Curve]:
     """Those that there are of the metrics that are named, in their order, each of at most MOST_POINTS points.

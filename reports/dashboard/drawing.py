@@ -112,7 +112,7 @@ def _short(value: float) -> str:
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.3g} %"
+    return f"{100 * share:.3g}%"
 
 
 def _percent_of_log(value: float) -> str:

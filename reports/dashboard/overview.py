@@ -16,14 +16,17 @@ from reports.dashboard.subject import Subject
 from reports.training_curves import Curve
 
 TO_BEGIN_WITH = 12
+LEVELS = 9
+"""Shades, of which the style has a class each."""
 FEWEST_FIRINGS = 50
-BEFORE, AFTER = 7, 4
-"""Tokens of a context beside the marked one, in a card."""
+SHORTEST_WORD = 3
+BEFORE, AFTER = 20, 8
+"""Characters before the marked token and tokens after it, in a card."""
 
 CURVES: Mapping[str, tuple[str, Mapping[str, str]]] = {
     "FVU": ("How much is missed", {"train/fvu": "training", "val/fvu": "held out"}),
     "L0": ("Latents that fire on a token", {"train/l0": "training", "val/l0": "held out"}),
-    "Dead": ("Share of latents that are dead", {"train/dead": "training", "val/dead": "held out"}),
+    "Dead": ("Latents that are dead, %", {"train/dead": "for long in training", "val/dead": "on held-out text"}),
 }
 """By the name of a chart: what it shows, and the curves in it with the words for them."""
 
@@ -55,7 +58,7 @@ def _figures(subject: Subject) -> str:
         ("FVU", f"{subject.scores['fvu']:.4f}", _held_out(subject, "fvu", ".4f") or "share of the variance missed"),
         ("L0", f"{float(density.sum()):.1f}", "latents fire on a token"),
         ("Latents", f"{count:,}", f"{named:,} have an automatic label"),
-        ("Dead", f"{dead:,}", f"{dead / max(1, count):.2%} fire on no token"),
+        ("Dead", f"{dead:,}", f"{dead / max(1, count):.2%} fire on no token" if dead else "every latent fires"),
         ("Dense", f"{dense:,}", f"{dense / max(1, count):.2%} fire on over {DENSE_ABOVE:.0%} of the tokens"),
     ]
     links = {"Latents": "#/latents", "Dead": "#/latents?show=dead", "Dense": "#/latents?show=dense"}
@@ -117,9 +120,10 @@ def clear_latents(subject: Subject, count: int) -> list[int]:
 
 
 def _clarity(label: Label, subject: Subject, latent: int) -> float:
-    # what is named must be words: a label of single signs says little to somebody who has not seen the text
-    letters = sum(character.isalpha() for character in subject.labels[latent])
-    return label.explained * min(1.0, letters / 4) * (1 + 0.1 * (len(label.patterns) - 1))
+    # what is named should be words: signs and parts of words say little to somebody who has not seen the text
+    texts = ["".join(map(subject.text_of, pattern)) for pattern in label.patterns]
+    whole = sum(text[:1].isspace() and sum(map(str.isalpha, text)) >= SHORTEST_WORD for text in texts)
+    return label.explained * whole / len(texts)
 
 
 def _card(subject: Subject, latent: int, shown: Sequence[Context]) -> str:
@@ -135,14 +139,19 @@ def _card(subject: Subject, latent: int, shown: Sequence[Context]) -> str:
 def _snippet(subject: Subject, place: Context) -> str:
     texts = subject.texts_of(place.tokens)
     largest = max((abs(value) for value in place.values), default=0.0) or 1.0
-    kept = range(max(0, place.marked - BEFORE), min(len(texts), place.marked + AFTER + 1))
-    return "".join(_token(texts[at], abs(place.values[at]) / largest) for at in kept)
+    first = place.marked
+    while first > 0 and len("".join(texts[first - 1 : place.marked])) <= BEFORE:
+        first -= 1
+    kept = range(first, min(len(texts), place.marked + AFTER + 1))
+    return "".join(_token(texts[at], abs(place.values[at]) / largest) for at in kept).lstrip()
 
 
 def _token(text: str, strength: float) -> str:
-    shown = escape(" ".join(text.split()) or "↵" if not text.strip() else text.replace("\n", "↵"))
-    level = round(9 * strength)
-    return f'<span class="h{level}">{shown}</span>' if level else shown
+    """The space before a token is no part of its shade."""
+    inner = text.lstrip(" ")
+    space, shown = text[: len(text) - len(inner)], escape(inner.replace("\n", "↵") or "␣")
+    level = round(LEVELS * strength)
+    return f'{space}<span class="h{level}">{shown}</span>' if level else escape(text.replace("\n", "↵"))
 
 
 def _charts(subject: Subject) -> str:
@@ -151,7 +160,8 @@ def _charts(subject: Subject) -> str:
     charts = [_chart("How often latents fire", density, (("", f"dense: over {DENSE_ABOVE:.0%}"),))]
     by_name = {curve.name: curve for curve in subject.curves}
     for title, (words, names) in CURVES.items():
-        curves = [by_name[name] for name in names if name in by_name]
+        factor = 100 if title == "Dead" else 1
+        curves = [by_name[name].scaled(factor) for name in names if name in by_name]
         drawn = curve_chart(curves, f"{words}, over steps of the optimiser", from_zero=title == "Dead")
         charts.append(_chart(words, drawn, _key(curves, names)))
     return (

@@ -1,7 +1,6 @@
 // Texts with their tokens shaded by what a latent is on each.
 
 const LEVELS = 9;
-const NEAR = { before: 16, after: 16 };
 
 function levelOf(value, largest) {
   return largest > 0 ? Math.round((LEVELS * Math.abs(value)) / largest) : 0;
@@ -14,12 +13,17 @@ function shaded(context, largest, whole = true) {
   return context.texts.slice(first, last).map((text, offset) => {
     const at = first + offset;
     const value = context.values[at];
-    if (!value && at !== context.marked) return text;
-    return element("span", {
-      class: `token h${levelOf(value, largest)}${at === context.marked ? " marked" : ""}`,
-      title: short(value),
-      text: text.trim() ? text : seen(text),
-    });
+    if (!value && at !== context.marked) return at === first ? text.trimStart() : text;
+    const inner = text.replace(/^ +/, "");
+    // the space before a token is no part of its shade
+    return [
+      at === first ? "" : text.slice(0, text.length - inner.length),
+      element("span", {
+        class: `token h${levelOf(value, largest)}${at === context.marked ? " marked" : ""}`,
+        title: short(value),
+        text: inner.trim() ? inner : seen(text),
+      }),
+    ];
   });
 }
 
@@ -53,7 +57,7 @@ function contextList(title, note, contexts, largest) {
 function sampledList(contexts, largest) {
   const made = contextList("From its whole range", "Firings drawn at random, the strongest first.", contexts, largest);
   made?.querySelectorAll(".value").forEach((value, at) => {
-    value.append(element("span", { class: "weaker", text: `over ${Math.floor(100 * contexts[at].weaker)} %` }));
+    value.append(element("span", { class: "weaker", text: `over ${Math.floor(100 * contexts[at].weaker)}%` }));
   });
   return made;
 }

@@ -67,8 +67,8 @@ const labelOf = (latent) => index.labels[latent] || (isDead(latent) ? "never fir
 
 function percent(share) {
   const value = 100 * share;
-  if (value === 0) return "0 %";
-  return `${value >= 10 ? value.toFixed(0) : value >= 1 ? value.toFixed(1) : value.toPrecision(2).replace(/e.*/, "")} %`;
+  if (value === 0) return "0%";
+  return `${value >= 10 ? value.toFixed(0) : value >= 1 ? value.toFixed(1) : value.toPrecision(2).replace(/e.*/, "")}%`;
 }
 
 function short(value) {

@@ -8,6 +8,7 @@ const KINDS = {
   beginning: "At the start of",
 };
 const MOST_PATTERNS = 8;
+const LEAST_SHARE = 0.02;
 
 const latentLink = (latent) => `#/latent/${latent}`;
 
@@ -98,7 +99,11 @@ function bar(share) {
 
 function patternPanels(latent, file) {
   return Object.entries(KINDS).map(([kind, title]) => {
-    const patterns = latent.patterns[kind].slice(0, MOST_PATTERNS).filter(([, share]) => share >= 0.02);
+    // the most typical ones, the most frequent of these first
+    const patterns = latent.patterns[kind]
+      .slice(0, MOST_PATTERNS)
+      .filter(([, share]) => share >= LEAST_SHARE)
+      .sort((a, b) => b[1] - a[1]);
     if (!patterns.length) return null;
     const rows = patterns.map(([texts, share, lift]) => {
       const words = texts.map((at) => file.texts[at]);

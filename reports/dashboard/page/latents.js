@@ -24,9 +24,14 @@ async function showLatents({ q = "", show = "all", sort = q ? "found" : "number"
   if (byId("search").value !== q && document.activeElement !== byId("search")) byId("search").value = q;
   const state = element("p", { class: "muted", role: "status" });
   const list = element("ol", { class: "latent-list-rows" });
+  const head = element(
+    "p",
+    { class: "latent-row list-head muted", "aria-hidden": "true" },
+    ["Latent", "Automatic label", where === "contexts" && q ? "Found in" : "Typical tokens", "Tokens", "Largest"].map((text) => element("span", { text })),
+  );
   const more = element("button", { type: "button", class: "plain more", text: "Show more", hidden: true });
   const tools = element("div", { class: "tools" }, picks(asked), q ? places(asked) : null, sorts(asked), state);
-  fill(byId("latents"), tools, list, more);
+  fill(byId("latents"), tools, head, list, more);
   const shown = { found: [], made: 0 };
   const draw = (found, note = "") => {
     if (mine !== searchNumber) return false;
@@ -35,6 +40,7 @@ async function showLatents({ q = "", show = "all", sort = q ? "found" : "number"
     shown.made = 0;
     state.textContent = `${counted(shown.found.length, "latent")}${note}`;
     makeMore();
+    head.hidden = !shown.found.length;
     if (!shown.found.length && !note) fill(list, nothing(asked));
     return true;
   };
@@ -42,6 +48,7 @@ async function showLatents({ q = "", show = "all", sort = q ? "found" : "number"
     const next = shown.found.slice(shown.made, shown.made + PAGE);
     list.append(...next.map(latentRow));
     shown.made += next.length;
+    if (where === "contexts") markFound(list, q);
     more.hidden = shown.made >= shown.found.length;
   };
   more.addEventListener("click", makeMore);
@@ -68,6 +75,31 @@ async function drawContexts(query, draw) {
 function ordered(found, sort) {
   const by = SORT[sort]?.[1];
   return by ? [...found].sort((a, b) => by(a.latent) - by(b.latent) || a.latent - b.latent) : found;
+}
+
+/** Marks what was searched for in contexts, by ranges: no element is made for it. */
+function markFound(host, query) {
+  if (!("highlights" in CSS)) return;
+  const words = query.trim().toLowerCase();
+  const ranges = [];
+  for (const line of host.querySelectorAll(".found-in")) {
+    const texts = document.createTreeWalker(line, NodeFilter.SHOW_TEXT);
+    const nodes = [];
+    for (let node = texts.nextNode(); node; node = texts.nextNode()) nodes.push(node);
+    const whole = nodes.map((node) => node.data).join("").toLowerCase();
+    const start = whole.indexOf(words);
+    if (start < 0) continue;
+    const range = document.createRange();
+    let at = 0;
+    for (const node of nodes) {
+      const next = at + node.length;
+      if (start >= at && start < next) range.setStart(node, start - at);
+      if (start + words.length > at && start + words.length <= next) range.setEnd(node, start + words.length - at);
+      at = next;
+    }
+    ranges.push(range);
+  }
+  CSS.highlights.set("found", new Highlight(...ranges));
 }
 
 function nothing({ q, where }) {
@@ -128,7 +160,7 @@ function latentRow({ latent, why, context }) {
       element("span", { class: "number muted", text: latent }),
       element("span", { class: `name${index.labels[latent] ? "" : " muted"}`, text: labelOf(latent) }),
       context
-        ? element("span", { class: "text snippet" }, shaded(context, index.largest[latent], false))
+        ? element("span", { class: "text found-in" }, shaded(context, index.largest[latent]))
         : element("span", { class: "chips" }, tokens),
       element("span", { class: "muted measure", text: percent(densityOf(latent)), title: "of the tokens" }),
       element("span", { class: "muted measure", text: isDead(latent) ? "–" : short(index.largest[latent]), title: "largest activation" }),

@@ -1,6 +1,7 @@
 // All latents on a plane: decoder rows that point in nearly the same direction lie near each other.
 
-const MARGIN = 16;
+const MARGIN = 20;
+const MOST_NAMED = 600;
 let mapScale = null;
 
 function showMap() {
@@ -8,7 +9,7 @@ function showMap() {
   if (!host.firstChild) {
     const canvas = element("canvas", { role: "img", "aria-label": `Map of ${counted(latentCount, "latent")} by their decoder rows` });
     const tip = element("p", { class: "tip", role: "status", hidden: true });
-    const note = element("p", { class: "muted lead", text: "Near latents write nearly the same direction. Dark ones fire often; dead ones are left out. Choose one to open it." });
+    const note = element("p", { class: "muted lead", text: "Decoder rows that point in nearly the same direction lie near each other, as far as a plane allows. Large dots fire often; dead latents are left out. Choose one to open it." });
     fill(host, note, element("div", { class: "map-frame" }, canvas, tip));
     canvas.addEventListener("pointermove", (event) => point(event, canvas, tip));
     canvas.addEventListener("pointerleave", () => (tip.hidden = true));
@@ -33,10 +34,11 @@ function drawMap(canvas) {
   const low = (values) => values.reduce((a, b) => Math.min(a, b), Infinity);
   const high = (values) => values.reduce((a, b) => Math.max(a, b), -Infinity);
   const [left, bottom] = [low(across), low(up)];
-  const scale = Math.min((box.width - 2 * MARGIN) / (high(across) - left || 1), (box.height - 2 * MARGIN) / (high(up) - bottom || 1));
-  const [shiftX, shiftY] = [(box.width - scale * (high(across) - left)) / 2, (box.height - scale * (high(up) - bottom)) / 2];
-  mapScale = { alive, place: (latent) => [shiftX + scale * (index.places[2 * latent] - left), shiftY + scale * (index.places[2 * latent + 1] - bottom)] };
-  const style = getComputedStyle(document.documentElement);
+  // each side by itself: distances on such a map mean little beyond the nearest
+  const scaleX = (box.width - 2 * MARGIN) / (high(across) - left || 1);
+  const scaleY = (box.height - 2 * MARGIN) / (high(up) - bottom || 1);
+  const place = (latent) => [MARGIN + scaleX * (index.places[2 * latent] - left), MARGIN + scaleY * (index.places[2 * latent + 1] - bottom)];
+  mapScale = { alive, place };
   const pen = canvas.getContext("2d");
   pen.scale(dots, dots);
   pen.fillStyle = getComputedStyle(canvas).color;
@@ -51,7 +53,32 @@ function drawMap(canvas) {
     pen.fill();
   }
   pen.globalAlpha = 1;
-  canvas.dataset.drawn = style.colorScheme; // says that it is there
+  writeLabels(pen, alive, box);
+  canvas.dataset.drawn = alive.length; // says that it is there
+}
+
+/** Names some latents, the clearest first, wherever there is room. */
+function writeLabels(pen, alive, box) {
+  const style = getComputedStyle(document.body);
+  pen.font = `500 11px ${style.fontFamily}`;
+  pen.textBaseline = "middle";
+  const isWord = (latent) => /^[a-z]{3}/i.test(index.labels[latent]) && !isDense(latent);
+  const named = alive.filter(isWord).sort((a, b) => index.explained[b] - index.explained[a] || a - b);
+  const taken = [];
+  for (const latent of named.slice(0, MOST_NAMED)) {
+    const text = index.labels[latent].split(" · ")[0];
+    const [x, y] = mapScale.place(latent);
+    const own = { left: x + 3, right: x + 9 + pen.measureText(text).width, top: y - 9, bottom: y + 9 };
+    const free = taken.every((other) => own.left > other.right + 8 || own.right < other.left - 8 || own.top > other.bottom || own.bottom < other.top);
+    if (!free || own.right > box.width) continue;
+    taken.push(own);
+    pen.strokeStyle = getComputedStyle(pen.canvas.parentElement).backgroundColor;
+    pen.lineWidth = 3;
+    pen.lineJoin = "round";
+    pen.strokeText(text, x + 6, y);
+    pen.fillStyle = style.color;
+    pen.fillText(text, x + 6, y);
+  }
 }
 
 function nearestTo(event, canvas) {

@@ -23,7 +23,7 @@ async function firingOn(query) {
   const words = query.trim().toLowerCase();
   const pairs = Object.hasOwn(tokens, words) ? tokens[words] : [];
   const found = [];
-  for (let at = 0; at < pairs.length; at += 2) found.push({ latent: pairs[at], why: `fires on ${pairs[at + 1]} % of “${words}”` });
+  for (let at = 0; at < pairs.length; at += 2) found.push({ latent: pairs[at], why: `fires on ${pairs[at + 1]}% of “${words}”` });
   return found;
 }
 

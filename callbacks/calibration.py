@@ -39,7 +39,12 @@ class Calibration(Callback):
     """
 
     def __init__(
-        self, warm_up: int = 5, batches: int = 40, seconds: float = 20.0, least: int = 10, memory: PeakWatch | None = None
+        self,
+        warm_up: int = 5,
+        batches: int = 40,
+        seconds: float = 20.0,
+        least: int = 10,
+        memory: PeakWatch | None = None,
     ) -> None:
         self.warm_up, self.batches, self.seconds, self.least = warm_up, batches, seconds, least
         self.found: dict[str, Any] = {}
@@ -70,12 +75,16 @@ class Calibration(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._done = trainer.global_step
+        self._begin(trainer)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if "epoch" not in self._at:
-            self._at["epoch"] = self._now()
-            self.found["started"] = time.time()
-            self._note_reading(trainer, "epoch")
+        # a run that goes on inside an epoch does not come here before its first batch
+        if not self._seen:
+            self._begin(trainer)
+
+    def _begin(self, trainer: Trainer) -> None:
+        self._mark(trainer, "epoch")
+        self.found["started"] = time.time()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         if self._left is not None:

@@ -28,6 +28,8 @@ from cli.starting import Asked, foreseen
 from datamodules.rehearsal import Rehearsal, Rehearses, Wanted
 from estimates.machine import PeakWatch, existing
 from run_store import UserError, write_json
+from run_store.checkpoints import list_checkpoints
+from run_store.layout import CHECKPOINTS_NAME
 
 VALIDATION_BATCHES = 16
 WARM_UP, BATCHES, SECONDS = 5, 40, 20.0
@@ -81,6 +83,7 @@ class CalibratingCLI(FulguriteCLI):
         return {
             "folder": str(scratch / "runs" / "calibration" / "v1"),
             "reason": decision.reason,
+            "present": _checkpoints_of(decision.folder),
             "checkpoint": str(decision.checkpoint) if resumes else None,
             "weights": str(decision.checkpoint) if decision.checkpoint and not is_resumed else None,
             "done": _step_of(decision.checkpoint) if is_resumed and not resumes else None,
@@ -139,6 +142,7 @@ class CalibratingCLI(FulguriteCLI):
             self.folder / RESULT,
             {
                 "reason": plan["reason"],
+                "present": plan["present"],
                 "runs": self.run_settings.folder,
                 "measured": found,
                 "schedule": schedule_of(self.true_trainer, trainer, plan["rehearsal"], self.said),
@@ -168,6 +172,13 @@ def main() -> int:
 
 def _is_local(logger: Namespace) -> bool:
     return bool(logger.class_path.endswith(("TensorBoardLogger", "CSVLogger")))
+
+
+def _checkpoints_of(run: Path | None) -> list[dict[str, Any]]:
+    """The whole checkpoints of a run that goes on, as plain values but for their files."""
+    names = ("step", "epoch", "sequence", "time", "metrics", "bytes")
+    found = [] if run is None else list_checkpoints(run / CHECKPOINTS_NAME)
+    return [{name: getattr(checkpoint, name) for name in names} for checkpoint in found]
 
 
 def _step_of(checkpoint: Path | None) -> int:

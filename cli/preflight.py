@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from estimates.machine import Available, disk_of, held_by, memory_available, slu
 from estimates.refusal import Disk
 from estimates.words import as_plain, as_text
 from run_store import UserError, atomic_file
-from run_store.checkpoints import in_words
+from run_store.checkpoints import StoredCheckpoint, in_words
 from run_store.retention import RetentionRules
 
 ASKED = "--preflight"
@@ -124,10 +125,8 @@ def _waited_for(process: subprocess.Popen[bytes]) -> tuple[int, int]:
             time.sleep(SECONDS_BETWEEN_LOOKS)
     finally:
         # the ranks that it may have started are in its group, too
-        try:
+        with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         process.wait()
     return process.returncode, held
 
@@ -165,7 +164,10 @@ def _foreseen(found: dict[str, Any]) -> Forecast:
     streaming = None
     if known := rehearsal["streaming"]:
         share = known.pop("train_share")
-        rows = int(measured["paced"] / measured["ranks"])
+        ranks = measured["ranks"]
+        rows = int(measured["paced"] / ranks)
+        if known["pass_rows"] is not None:  # which the ranks share, while each has pools of its own
+            known["pass_rows"] /= ranks
         streaming = Streaming(batch_rows=rows, read_alone=alone * share, read_beside=beside * share, **known)
     elif found["schedule"]["mine_every_epochs"] is not None:
         measured["mining"], measured["warm_up"] = first, max(0.0, measured["warm_up"] - first)
@@ -173,7 +175,11 @@ def _foreseen(found: dict[str, Any]) -> Forecast:
     kept = found["retention"]
     retention = None if kept is None else Retention(RetentionRules(**kept["rules"]), kept["deletes"])
     extractions = [Extraction(**one) for one in rehearsal["extractions"]]
-    return forecast(Schedule(**found["schedule"]), Measured(**measured), retention, extractions, streaming)
+    present = [
+        StoredCheckpoint(Path(f"present-{one['sequence']}"), files={}, **{**one, "time": one["time"] - time.time()})
+        for one in found["present"]
+    ]
+    return forecast(Schedule(**found["schedule"]), Measured(**measured), retention, extractions, streaming, present)
 
 
 def _limits(found: dict[str, Any], foreseen: Forecast, available: Available | None) -> Limits:

@@ -46,17 +46,22 @@ def known_of(stream: Stream, wanted: Wanted) -> tuple[dict[str, Any], int]:
     # half of the first pool comes before the second is needed
     enough = -(-2 * (wanted.batches + 1) * stream.batch_size // max(1, int(a_window)))
     pools = min(int(stream.pool_windows), enough)
+    pass_rows = None
+    if found.whole or stream.text.total_tokens is not None:
+        pass_rows = found.scaled(found.rows["train"], stream.text)
+    largest = a_window * stream.pool_windows if pass_rows is None else min(a_window * stream.pool_windows, pass_rows)
     known: dict[str, Any] = {
         "pool_rows": a_window * stream.pool_windows,
+        "pass_rows": pass_rows,
         "train_share": found.rows["train"] / max(1, found.all_rows),
         "ahead": stream.ahead,
-        "pool_bytes": round(a_window * stream.pool_windows * row_bytes),
-        "calibrated_pool_bytes": round(a_window * pools * row_bytes),
+        "pool_bytes": round(largest * row_bytes),
+        "calibrated_pool_bytes": round(min(largest, a_window * pools) * row_bytes),
     }
     if stream.fill is not None:
         stored = PROVENANCE_BYTES + sum(HookPoint(d, dtype).row_bytes for d in shapes.values())
         known |= {
-            "pass_batches": found.scaled(found.rows["train"], stream.text) // stream.batch_size,
+            "fills": True,
             "fill": str(stream.fill),
             "fill_bytes": found.scaled(found.all_rows, stream.text) * stored,
             "fill_there": sum(path.stat().st_size for path in stream.fill.glob("*") if path.is_file()),

@@ -9,7 +9,7 @@ from estimates.checkpoints import Retention, kept
 from estimates.measured import Extraction, Measured, Streaming
 from estimates.schedule import Counts, Schedule, counted
 from estimates.streaming import step_alone, streamed_seconds
-from run_store.checkpoints import in_words
+from run_store.checkpoints import StoredCheckpoint, in_words
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,7 @@ def forecast(
     retention: Retention | None = None,
     extractions: Sequence[Extraction] = (),
     streaming: Streaming | None = None,
+    present: Sequence[StoredCheckpoint] = (),
 ) -> Forecast:
     """Foresees a job.
 
@@ -81,15 +82,17 @@ def forecast(
         retention: what thins out checkpoints; None keeps all.
         extractions: the stores that are made before.
         streaming: where rows come straight from a model.
+        present: checkpoints that the run has already.
 
     Raises:
         UserError: the job has no end, or a rule of retention makes no sense.
     """
     counts = counted(schedule, measured.start_step)
-    steps = _steps(counts, measured, streaming)
-    training = [steps, *_around_the_steps(schedule, counts, measured, steps.amount)]
+    others = _around_the_steps(schedule, counts, measured)
+    steps = _steps(counts, measured, streaming, sum(part.amount for part in others))
+    training = [steps, *others]
     times = [Part("start", measured.start, "once, as measured"), *(_extracting(one) for one in extractions)]
-    files, most = _files(schedule, counts, measured, retention)
+    files, most = _files(schedule, counts, measured, retention, present)
     return Forecast(
         counts=counts,
         times=(*times, *training, Part("end", measured.finish, "once, as measured")),
@@ -104,7 +107,7 @@ def forecast(
     )
 
 
-def _steps(counts: Counts, measured: Measured, streaming: Streaming | None) -> Part:
+def _steps(counts: Counts, measured: Measured, streaming: Streaming | None, others: float) -> Part:
     milliseconds = f"{counts.batches:,} batches × {1e3 * measured.batch:.1f} ms"
     of = f"the mean of {measured.batches} after {measured.warm_batches} to warm up"
     if not counts.batches:
@@ -112,8 +115,10 @@ def _steps(counts: Counts, measured: Measured, streaming: Streaming | None) -> P
     if streaming is None:
         seconds = counts.batches * measured.batch + measured.warm_up
         return Part("training steps", seconds, f"{milliseconds}, {of}, and {measured.warm_up:.1f} s to warm up")
-    streamed = min(counts.batches, counts.batches if streaming.pass_batches is None else streaming.pass_batches)
-    seconds = streamed_seconds(streamed, measured.batch, streaming)
+    streamed = counts.batches
+    if streaming.fills and streaming.pass_rows is not None:
+        streamed = min(streamed, int(streaming.pass_rows // streaming.batch_rows))
+    seconds = streamed_seconds(streamed, measured.batch, streaming, others / counts.batches)
     seconds += (counts.batches - streamed) * step_alone(measured.batch, streaming)
     how = (
         f"{milliseconds}, {of}, beside a model that reads {streaming.read_alone:,.0f} rows/s alone and "
@@ -122,11 +127,11 @@ def _steps(counts: Counts, measured: Measured, streaming: Streaming | None) -> P
     return Part("training steps", seconds, how)
 
 
-def _around_the_steps(schedule: Schedule, counts: Counts, measured: Measured, steps: float) -> list[Part]:
+def _around_the_steps(schedule: Schedule, counts: Counts, measured: Measured) -> list[Part]:
     one = measured.validation + schedule.validation_batches * measured.validation_batch
     saves = len(counts.saved)
     if schedule.saves and schedule.save_every_minutes:
-        saves += int(steps / (60 * schedule.save_every_minutes))
+        saves += int(counts.batches * measured.batch / (60 * schedule.save_every_minutes))
     once = measured.sample * measured.validation_batch
     parts = [
         Part(
@@ -141,8 +146,8 @@ def _around_the_steps(schedule: Schedule, counts: Counts, measured: Measured, st
         Part("predictions", counts.moments * measured.moment, f"{counts.moments} × {measured.moment:.2f} s, one tried"),
         Part(
             "dead latents",
-            counts.resamplings * once,
-            f"{counts.resamplings} × a sample of {measured.sample:.0f} validation batches, if any latent is dead",
+            OFTEN_DEAD * counts.resamplings * once,
+            f"{counts.resamplings} looks; at each second one a sample of {measured.sample:.0f} validation batches",
         ),
         Part("mining", counts.minings * measured.mining, f"{counts.minings} × {measured.mining:.1f} s, one tried"),
     ]
@@ -175,10 +180,16 @@ def _filled(streaming: Streaming | None) -> list[Part]:
 
 
 def _files(
-    schedule: Schedule, counts: Counts, measured: Measured, retention: Retention | None
+    schedule: Schedule,
+    counts: Counts,
+    measured: Measured,
+    retention: Retention | None,
+    present: Sequence[StoredCheckpoint],
 ) -> tuple[tuple[Part, ...], float]:
     size = measured.checkpoint_bytes
-    found = kept(counts.saved, counts.validated, size, retention, measured.metrics, measured.batch)
+    found = kept(counts.saved, counts.validated, size, retention, measured.metrics, measured.batch, present)
+    there = sum(checkpoint.bytes for checkpoint in present)
+    stay = f"{found.at_the_end} of {len(present) + len(counts.saved)} stay, {in_words(size)} each"
     ends = max(counts.epochs, counts.validations)
     logs = measured.log_once_bytes + counts.logged * measured.log_step_bytes + ends * measured.log_epoch_bytes
     # a step that is saved is an event in the record
@@ -190,11 +201,11 @@ def _files(
     ]
     checkpoints = Part(
         "checkpoints",
-        found.at_the_end * size,
-        f"{found.at_the_end} of {len(counts.saved)} stay × {in_words(size)}; at most {found.at_most} at a time",
+        found.bytes - there,
+        f"{stay}; at most {found.at_most} at a time{f'; {in_words(there)} are there' if there else ''}",
     )
     parts = tuple(part for part in (checkpoints, *others) if part.amount)
-    return parts, found.at_most * size + sum(part.amount for part in others)
+    return parts, found.most_bytes - there + sum(part.amount for part in others)
 
 
 EVENT_BYTES = 1500
@@ -215,6 +226,8 @@ def _host(measured: Measured, extractions: Sequence[Extraction], streaming: Stre
 
 
 MOST_POOLS = 3
+OFTEN_DEAD = 0.5
+"""Share of the looks for dead latents that find any: two of the four of the main job."""
 
 
 def _device(measured: Measured) -> Part:

@@ -48,7 +48,8 @@ class Streaming:
         read_alone: while nothing else was computed.
         read_beside: while training went on.
         ahead: whether it reads meanwhile at all.
-        pass_batches: batches of the first pass where later ones read the store that it fills; None without one.
+        pass_rows: that are trained on of a pass over the text; None where nobody knows.
+        fills: whether passes after the first read the store that it fills.
         pool_bytes: memory of a whole pool.
         calibrated_pool_bytes: of one while this was measured.
         fill: folder of the store that fills; None without one.
@@ -61,7 +62,8 @@ class Streaming:
     read_alone: float
     read_beside: float
     ahead: bool = True
-    pass_batches: int | None = None
+    pass_rows: float | None = None
+    fills: bool = False
     pool_bytes: int = 0
     calibrated_pool_bytes: int = 0
     fill: str | None = None

@@ -97,7 +97,9 @@ class CalibratingCLI(FulguriteCLI):
         data = self._parser("fit").instantiate_classes(given).data
         if not isinstance(data, Rehearses):
             return Rehearsal()
-        return data.rehearse(scratch, Wanted(WARM_UP + BATCHES + 2, SECONDS))
+        # what dead latents start anew from is as large, as a rule, as what start values are estimated on
+        rows = int(settings.model.init_args.get("sample_rows") or 0)
+        return data.rehearse(scratch, Wanted(WARM_UP + BATCHES + 2, rows, SECONDS))
 
     def _shorten(self, trainer: Namespace, folder: Path) -> None:
         """One validation at the end, of some batches; nothing keeps it from stopping early; curves go to `folder`."""

@@ -11,7 +11,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from backbones import RowExtractor
 from datamodules.extraction import extract_to_store
-from datamodules.rehearsal import START_ROWS, Rehearsal, Wanted, rehearse_store, survey
+from datamodules.rehearsal import Rehearsal, Wanted, rehearse_store, survey
 from datamodules.shards import ActivationBatch, TrainingLoader, is_store, read_manifest, split_of
 from datamodules.shards.format import MANIFEST_NAME
 from datamodules.source import places_of_models, refuse_other_store
@@ -125,7 +125,7 @@ class ActivationDataModule(StoredRows[TrainingLoader]):
         if is_store(self.folder) or self.extractor is None or self.text is None:
             return Rehearsal()
         shares = self.shares["validation"], self.shares["test"]
-        rows = max(START_ROWS, wanted.batches * self.batch_size)
+        rows = max(wanted.rows, wanted.batches * self.batch_size)
         of_validation = 2 * self.batch_size if self.shares["validation"] else 0
         found = survey(
             self.extractor,

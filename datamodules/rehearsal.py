@@ -25,8 +25,6 @@ from run_store import UserError
 PROVENANCE_BYTES = 12
 FILE_BYTES = 400
 """Header of a file of a shard, and what the manifest says of it."""
-START_ROWS = 65536
-"""That models estimate their start values on, and that dead latents start anew from, unless told otherwise."""
 MORE_WINDOWS = 4
 """Windows beyond the first that are read for the sake of validation alone."""
 
@@ -36,10 +34,12 @@ class Wanted(NamedTuple):
 
     Attributes:
         batches: of training.
+        rows: that the model and its callbacks look at before and beside them.
         seconds: after which the tokenizer, and then the model, have read enough.
     """
 
     batches: int
+    rows: int
     seconds: float
 
 

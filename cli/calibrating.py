@@ -28,6 +28,7 @@ from cli.starting import Asked, foreseen
 from datamodules.rehearsal import Rehearsal, Rehearses, Wanted
 from estimates.machine import PeakWatch, existing
 from run_store import UserError, write_json
+from run_store.atomic import is_disk_full
 from run_store.checkpoints import list_checkpoints
 from run_store.layout import CHECKPOINTS_NAME
 
@@ -169,6 +170,11 @@ def main() -> int:
         return run(arguments, partial(CalibratingCLI, Path(folder), float(os.environ.get(STARTED, started))))
     except UserError as error:
         print(f"{ERROR}{error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if not is_disk_full(error):
+            raise
+        print(f"{ERROR}no space left on the disk of the runs to try the job: free some space there", file=sys.stderr)
         return 2
 
 

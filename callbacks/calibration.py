@@ -94,8 +94,8 @@ class Calibration(Callback):
             self._mark(trainer, "first")
         if self._seen == self.warm_up:
             self._away_in_warm_up, self._away, self._paced = self._away, 0.0, 0
-            self._mark(trainer, "begun")
             self._note_size(trainer, "begun")
+            self._mark(trainer, "begun")
         elif self._seen > self.warm_up and "closed" not in self._at and self._is_enough(trainer):
             self._close(trainer)
 

@@ -54,14 +54,18 @@ class CalibratingCLI(FulguriteCLI):
 
     # ---- before anything is built
 
+    def before_instantiate_classes(self) -> None:
+        if self.config[self.subcommand].trainer.fast_dev_run:
+            raise UserError("trainer.fast_dev_run tries a job by itself: leave it out, or --preflight")
+        super().before_instantiate_classes()
+
     def _start(self, settings: Namespace) -> None:
         sys.argv = [sys.argv[0], str(self.folder), *self.arguments]  # what other ranks are started with
         config = yaml.safe_load(self.config_text)
         self.asked = Asked(config, self.run_settings, contents_of(config["data"]), settings.resume)
         self.true_trainer = settings.trainer.clone()
         self.plan = decided_together(partial(self._plan, settings))
-        if "nothing" in self.plan:
-            write_json(self.folder / RESULT, {"nothing": self.plan["nothing"]})
+        if "skip" in self.plan:
             raise NothingToDo
         for name, value in self.plan["rehearsal"]["settings"].items():
             settings.data.init_args[name] = value
@@ -72,7 +76,8 @@ class CalibratingCLI(FulguriteCLI):
         """What the first process decides for all: what is trained, and on which data."""
         decision = foreseen(self.asked)
         if decision.action == "skip":
-            return {"nothing": decision.reason}
+            write_json(self.folder / RESULT, {"nothing": decision.reason})
+            return {"skip": True}
         scratch = Path(tempfile.mkdtemp(prefix=".preflight-", dir=existing(self.run_settings.folder)))
         (self.folder / SCRATCH).write_text(str(scratch), encoding="utf-8")
         before, peak_before = time.time(), self.memory.restart()

@@ -220,9 +220,12 @@ class Calibration(Callback):
         return min(sizes, default=None)
 
     def _sampled(self, trainer: Trainer) -> float:
-        """Validation batches that the sample of the dead latents' new starts is as long as."""
+        """Validation batches that the sample of the dead latents' new starts is as long as: every rank reads all of it."""
         size = getattr(trainer.datamodule, "batch_size", 0)  # type: ignore[attr-defined]
-        return max((callback.rows / size for callback in _all(trainer, DeadNeuronResampling) if size), default=0.0)
+        return max(
+            (callback.rows * trainer.world_size / size for callback in _all(trainer, DeadNeuronResampling) if size),
+            default=0.0,
+        )
 
     # ---- what is looked at on the way
 

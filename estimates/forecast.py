@@ -132,7 +132,7 @@ def _around_the_steps(schedule: Schedule, counts: Counts, measured: Measured) ->
     saves = len(counts.saved)
     if schedule.saves and schedule.save_every_minutes:
         saves += int(counts.batches * measured.batch / (60 * schedule.save_every_minutes))
-    once = measured.sample * measured.validation_batch
+    sample = min(measured.sample, schedule.train_batches * measured.ranks)
     parts = [
         Part(
             "validations",
@@ -146,8 +146,8 @@ def _around_the_steps(schedule: Schedule, counts: Counts, measured: Measured) ->
         Part("predictions", counts.moments * measured.moment, f"{counts.moments} × {measured.moment:.2f} s, one tried"),
         Part(
             "dead latents",
-            OFTEN_DEAD * counts.resamplings * once,
-            f"{counts.resamplings} looks; at each second one a sample of {measured.sample:.0f} validation batches",
+            OFTEN_DEAD * counts.resamplings * sample * measured.validation_batch,
+            f"{counts.resamplings} looks; at each second one a sample of {sample:.0f} validation batches",
         ),
         Part("mining", counts.minings * measured.mining, f"{counts.minings} × {measured.mining:.1f} s, one tried"),
     ]

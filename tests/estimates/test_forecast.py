@@ -73,6 +73,13 @@ def test_times_are_counts_times_what_one_took():
     assert found.rate == pytest.approx(300 * 2048 / 31)
 
 
+def test_every_second_look_for_dead_latents_finds_some_and_the_sample_is_no_longer_than_an_epoch():
+    schedule = replace(SCHEDULE, resample_at=(0.2, 0.5))
+    for sample, batches in ((32.0, 32), (500.0, 100)):
+        found = forecast(schedule, replace(MEASURED, sample=sample))
+        assert amounts(found.times)["dead latents"] == pytest.approx(2 / 2 * batches * 0.05)
+
+
 def test_a_store_is_read_written_and_hashed():
     found = forecast(SCHEDULE, MEASURED, extractions=[STORE])
     # the model, the tokens, the bytes that are not there, and a second look at all of them

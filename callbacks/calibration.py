@@ -220,12 +220,10 @@ class Calibration(Callback):
         return min(sizes, default=None)
 
     def _sampled(self, trainer: Trainer) -> float:
-        """Validation batches that the sample of the dead latents' new starts is as long as: every rank reads all of it."""
+        """Validation batches that the sample is as long as which dead latents start anew from; each rank reads it all."""
         size = getattr(trainer.datamodule, "batch_size", 0)  # type: ignore[attr-defined]
-        return max(
-            (callback.rows * trainer.world_size / size for callback in _all(trainer, DeadNeuronResampling) if size),
-            default=0.0,
-        )
+        rows = max((callback.rows for callback in _all(trainer, DeadNeuronResampling)), default=0)
+        return rows * trainer.world_size / size if size else 0.0
 
     # ---- what is looked at on the way
 

@@ -220,7 +220,7 @@ class Calibration(Callback):
         return min(sizes, default=None)
 
     def _sampled(self, trainer: Trainer) -> float:
-        """Validation batches that the sample is as long as which dead latents start anew from; each rank reads it all."""
+        """Length, in validation batches, of the sample that dead latents start anew from; each rank reads all of it."""
         size = getattr(trainer.datamodule, "batch_size", 0)  # type: ignore[attr-defined]
         rows = max((callback.rows for callback in _all(trainer, DeadNeuronResampling)), default=0)
         return rows * trainer.world_size / size if size else 0.0

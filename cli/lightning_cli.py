@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -48,8 +48,12 @@ class NothingToDo(Exception):  # noqa: N818  (it is no error)
     """The run that was asked for is complete."""
 
 
-def run(arguments: Sequence[str]) -> int:
+def run(arguments: Sequence[str], carry_out: Callable[[Sequence[str]], object] | None = None) -> int:
     """Parses and carries out one command.
+
+    Args:
+        arguments: as on the command line, without the program's name.
+        carry_out: what does it; FulguriteCLI by default.
 
     Returns:
         The exit code.
@@ -60,7 +64,7 @@ def run(arguments: Sequence[str]) -> int:
     quiet()
     argv, arguments = sys.argv, with_environment(with_overlays(arguments))
     try:
-        FulguriteCLI(arguments)
+        (carry_out or FulguriteCLI)(arguments)
     except ArgumentError as error:
         raise UserError(one_line(error, arguments)) from error
     except MisconfigurationException as error:

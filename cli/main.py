@@ -36,6 +36,7 @@ OWN_ROOM = {
 }
 """Verbs that are functions of ours, by module; all others are Lightning's."""
 
+PREFLIGHT = "--preflight"
 INTERRUPTED = 128 + signal.SIGINT
 NOT_READ_TO_THE_END = 128 + 13
 """SIGPIPE, which Windows does not name."""
@@ -47,6 +48,7 @@ verbs:
 
   python main.py fit --config configs/sae.yaml        the main job
   python main.py fit --config FILE --print_config     the resolved settings, without running
+  python main.py fit --config FILE --preflight        what it will take, and whether it fits, without running
   python main.py VERB --help                          every setting
   python main.py fit --model.help SparseAutoencoding  the settings of one class
 """
@@ -92,7 +94,13 @@ def _carried_out(arguments: Sequence[str]) -> int:
         return 0
     _check_verb(arguments[0])
     # imported here: torch and lightning take seconds, which a help page or a misspelt verb should not pay for
-    return int(importlib.import_module(OWN_ROOM.get(arguments[0], "cli.lightning_cli")).run(arguments) or 0)
+    return int(importlib.import_module(_room_of(arguments)).run(arguments) or 0)
+
+
+def _room_of(arguments: Sequence[str]) -> str:
+    if arguments[0] == "fit" and PREFLIGHT in arguments:
+        return "cli.preflight"
+    return OWN_ROOM.get(arguments[0], "cli.lightning_cli")
 
 
 def _check_verb(verb: str) -> None:

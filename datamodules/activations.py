@@ -11,7 +11,8 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from backbones import RowExtractor
 from datamodules.extraction import extract_to_store
-from datamodules.shards import ActivationBatch, TrainingLoader, is_store, read_manifest
+from datamodules.rehearsal import Rehearsal, Wanted, rehearse_store, survey
+from datamodules.shards import ActivationBatch, TrainingLoader, is_store, read_manifest, split_of
 from datamodules.shards.format import MANIFEST_NAME
 from datamodules.source import places_of_models, refuse_other_store
 from datamodules.stored_rows import StoredRows
@@ -114,6 +115,35 @@ class ActivationDataModule(StoredRows[TrainingLoader]):
                 raise UserError(_NO_STORE.format(settings["store"]))
             return {"store": sha256_of(Path(settings["store"]) / MANIFEST_NAME), "verify": None}
         return dict.fromkeys(("store", "verify", *places_of_models(settings)))
+
+    def rehearse(self, scratch: Path, wanted: Wanted) -> Rehearsal:
+        """Extracts a slice into `scratch` where the store is missing, which is left missing.
+
+        Raises:
+            UserError: as `prepare_data`, or how long the text is, is not known.
+        """
+        if is_store(self.folder) or self.extractor is None or self.text is None:
+            return Rehearsal()
+        shares = self.shares["validation"], self.shares["test"]
+        rows = max(wanted.rows, wanted.batches * self.batch_size)
+        of_validation = 2 * self.batch_size if self.shares["validation"] else 0
+        found = survey(
+            self.extractor,
+            self.text,
+            lambda name: split_of(name, self.seed, *shares),
+            rows,
+            of_validation,
+            wanted.seconds,
+        )
+        place, least = scratch / "store", 2 * self.batch_size
+        made = rehearse_store(self.extractor, self.text, self.folder, place, found, least, wanted.seconds)
+        return Rehearsal(
+            {"store": str(place)},
+            found.scaled(found.rows["train"], self.text),
+            found.scaled(found.rows["validation"], self.text),
+            (made,),
+            same_order=False,
+        )
 
     def sample(self, rows: int) -> ActivationBatch:
         """The same rows at every call, spread evenly over the training split; at most all of it."""

@@ -1,6 +1,5 @@
 from callbacks.activation_writer import ActivationWriter
 from callbacks.backup import Backup
-from callbacks.backup_target import check_url
 from callbacks.checkpoint_io import AtomicCheckpointIO, SaveOptions
 from callbacks.checkpoint_retention import CheckpointRetention
 from callbacks.collapse_alarm import CollapseAlarm
@@ -46,5 +45,4 @@ __all__ = [
     "SplicedEvaluation",
     "TrainingProgress",
     "TripletPreview",
-    "check_url",
 ]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from enum import Enum, auto
 from pathlib import Path
@@ -39,18 +39,6 @@ class Content(NamedTuple):
 
     sha256: str
     bytes: int
-
-
-class Pin:
-    """Keeps a file in the cache until it is closed or the process ends."""
-
-    def __init__(self, path: Path, handle: int) -> None:
-        self.path = path
-        self._handle = handle
-
-    def close(self) -> None:
-        """Lets the file go."""
-        os.close(self._handle)
 
 
 class FileCache:
@@ -89,16 +77,22 @@ class FileCache:
         except FileNotFoundError:
             return False
 
-    def pin(self, content: Content) -> Pin | None:
-        """Keeps a file from going; None when it is not there."""
-        path = self.folder / content.sha256
-        with self._alone():
-            if not self.has(content):
-                return None
-            handle = os.open(path, os.O_RDONLY)
-            fcntl.flock(handle, fcntl.LOCK_SH)  # nobody has more than a share of it while the folder is ours
-            os.utime(path)
-        return Pin(path, handle)
+    @contextmanager
+    def opened(self, contents: Collection[Content]) -> Iterator[list[int] | None]:
+        """The handles of some files, none of which goes while the block lasts; None unless all are there."""
+        handles = list[int]()
+        try:
+            with self._alone():
+                for content in contents:
+                    if not self.has(content):
+                        break
+                    handles.append(os.open(self.folder / content.sha256, os.O_RDONLY))
+                    fcntl.flock(handles[-1], fcntl.LOCK_SH)  # nobody has more than a share while the folder is ours
+                    os.utime(handles[-1])
+            yield handles if len(handles) == len(contents) else None
+        finally:
+            for handle in handles:
+                os.close(handle)
 
     def add(
         self, content: Content, fetch: Callable[[Path], None], uses: Mapping[str, int] | None = None, soon: int = -1
@@ -137,6 +131,7 @@ class FileCache:
             os.fsync(handle)
             with self._alone():
                 os.replace(partial, self.folder / content.sha256)
+                fcntl.flock(handle, fcntl.LOCK_UN)
             flush_to_disk(self.folder)
         except BaseException as error:
             with self._alone():

@@ -21,15 +21,20 @@ def in_words(place: Place) -> str:
     return shown(os.fspath(place)) if is_url(place) else os.fspath(place)
 
 
-def read_file(place: Place, name: str) -> bytes | None:
+def read_file(place: Place, name: str, retries: Retries | None = None) -> bytes | None:
     """The content of a file of a store; None when it is missing.
+
+    Args:
+        place: of the store.
+        name: of the file.
+        retries: at a URL.
 
     Raises:
         UserError: the URL cannot be reached.
     """
     if is_url(place):
         folder = opened(os.fspath(place))
-        return Retries()(lambda: folder.read(name), folder.url_of(name))
+        return (retries or Retries())(lambda: folder.read(name), folder.url_of(name))
     try:
         return Path(place, name).read_bytes()
     except (FileNotFoundError, NotADirectoryError):

@@ -25,7 +25,7 @@ from urllib.parse import quote
 
 from datamodules.shards.encodings import ENCODINGS, SCALE_BLOCK, Encoding
 from datamodules.shards.files import Place, in_words, read_file
-from remote_files import is_url
+from remote_files import Retries, is_url
 from run_store import UserError, write_json
 
 FORMAT = "fulgurite-activations"
@@ -135,7 +135,19 @@ def manifest_sha256(place: Place) -> str:
     Raises:
         UserError: there is none, or its URL cannot be reached.
     """
-    return hashlib.sha256(_manifest_of(place)).hexdigest()
+    return hashlib.sha256(manifest_text(place)).hexdigest()
+
+
+def manifest_text(place: Place, retries: Retries | None = None) -> bytes:
+    """The content of `manifest.json`.
+
+    Raises:
+        UserError: there is none, or its URL cannot be reached.
+    """
+    content = read_file(place, MANIFEST_NAME, retries)
+    if content is None:
+        raise UserError(f"{in_words(place)} is no activation store, since it has no {MANIFEST_NAME}: check the path")
+    return content
 
 
 def manifest_json(manifest: Manifest) -> dict[str, Any]:
@@ -159,7 +171,7 @@ def read_manifest(place: Place) -> Manifest:
         UserError: there is no manifest, it is malformed, it was written by another version of the format, or its URL
             cannot be reached.
     """
-    return parse_manifest(_manifest_of(place), place)
+    return parse_manifest(manifest_text(place), place)
 
 
 def parse_manifest(text: bytes, place: Place) -> Manifest:
@@ -187,13 +199,6 @@ def parse_manifest(text: bytes, place: Place) -> Manifest:
         _refuse(path, f"{error} is missing")
     except ValueError as error:
         _refuse(path, str(error))
-
-
-def _manifest_of(place: Place) -> bytes:
-    content = read_file(place, MANIFEST_NAME)
-    if content is None:
-        raise UserError(f"{in_words(place)} is no activation store, since it has no {MANIFEST_NAME}: check the path")
-    return content
 
 
 def _refuse(path: str, problem: str) -> NoReturn:

@@ -30,11 +30,15 @@ def damage(place: object, problem: str) -> UserError:
     return UserError(f"{place} is damaged ({problem}): put the original back or extract the store again")
 
 
-def map_tensors(path: Path, expected: Mapping[str, tuple[torch.dtype, tuple[int, ...]]]) -> dict[str, Tensor]:
-    """Maps a safetensors file read-only, without safetensors, which can only slice it or load it.
+Expected = Mapping[str, tuple[torch.dtype, tuple[int, ...]]]
+"""dtype and shape of every tensor that a file must hold."""
+
+
+def offsets_in(path: Path, expected: Expected) -> dict[str, int]:
+    """Where the tensors of a safetensors file begin, in bytes. safetensors itself can only slice a file or load it.
 
     Raises:
-        UserError: the file does not hold exactly tensors of the expected dtypes and shapes.
+        UserError: the file does not hold tensors of the expected dtypes and shapes.
     """
     with open(path, "rb") as file:
         header_bytes = int.from_bytes(file.read(8), "little")
@@ -42,18 +46,30 @@ def map_tensors(path: Path, expected: Mapping[str, tuple[torch.dtype, tuple[int,
     try:
         entries = json.loads(header)
         return {
-            name: _map_tensor(path, entries[name], 8 + header_bytes, dtype, shape)
-            for name, (dtype, shape) in expected.items()
+            name: 8 + header_bytes + _offset(entries[name], dtype, shape) for name, (dtype, shape) in expected.items()
         }
     except (ValueError, KeyError, TypeError) as error:
         raise damage(path, str(error)) from error
 
 
-def _map_tensor(path: Path, entry: dict[str, Any], data: int, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
-    found, expected = (entry["dtype"], entry["shape"]), (_SAFETENSORS_NAMES[dtype], list(shape))
-    if found != expected:
-        raise ValueError(f"it holds {found} where {expected} should be")
-    offset = data + entry["data_offsets"][0]
+def map_tensors(path: Path, expected: Expected) -> dict[str, Tensor]:
+    """Maps the tensors of a safetensors file, to be read only.
+
+    Raises:
+        UserError: as `offsets_in`.
+    """
+    offsets = offsets_in(path, expected)
+    return {name: _map(path, offsets[name], dtype, shape) for name, (dtype, shape) in expected.items()}
+
+
+def _offset(entry: dict[str, Any], dtype: torch.dtype, shape: tuple[int, ...]) -> int:
+    found, wanted = (entry["dtype"], entry["shape"]), (_SAFETENSORS_NAMES[dtype], list(shape))
+    if found != wanted:
+        raise ValueError(f"it holds {found} where {wanted} should be")
+    return int(entry["data_offsets"][0])
+
+
+def _map(path: Path, offset: int, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
     mapped = np.memmap(path, dtype=_CARRIERS[dtype.itemsize], mode="r", offset=offset, shape=shape)
     with warnings.catch_warnings():
         # A write to a read-only map would crash the process; nothing here writes, and no map is handed out.

@@ -26,8 +26,6 @@ class Plan:
     """What is to be in the cache, and how soon it is read."""
     uses: dict[str, int]
     """By sha256, how soon each file of the store is read."""
-    now: frozenset[str]
-    """The sha256 of what is read at this place."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,7 @@ class Following:
         self.ahead.at_rest(self.order)
 
 
-NOTHING = Plan((), {}, frozenset())
+NOTHING = Plan((), {})
 
 
 class ReadAhead:
@@ -133,7 +131,7 @@ class ReadAhead:
                     uses[content.sha256] = soon
                     if soon < _AHEAD:
                         wanted.append((soon, content))
-        return Plan(tuple(wanted), uses, frozenset(content.sha256 for soon, content in wanted if soon == 0))
+        return Plan(tuple(wanted), uses)
 
     def _work(self) -> None:
         while True:

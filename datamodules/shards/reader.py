@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
+from datamodules.shards.encodings import StoredColumns
 from datamodules.shards.format import StoredFile, read_manifest
 from datamodules.shards.mapped_rows import MappedRows
 from datamodules.shards.mapping import damage, map_tensors
-from datamodules.shards.row_store import PROVENANCE, RowStore, joined, parsed_names, ranges_of
+from datamodules.shards.row_store import PROVENANCE, RowStore, parsed_names, ranges_of
 from run_store import UserError, sha256_of
 
 
@@ -42,8 +44,10 @@ class ActivationStore(RowStore):
             counts += np.bincount(documents.numpy(), minlength=len(counts))
         return ranges_of(counts)
 
-    def _mapped(self, source: str, rows: Tensor) -> tuple[Mapping[str, MappedRows], Tensor]:
-        return self._columns[source], rows
+    def _opened(
+        self, sources: Sequence[str], rows: Tensor
+    ) -> AbstractContextManager[tuple[Sequence[StoredColumns], Tensor]]:
+        return nullcontext(([self._columns[source] for source in sources], rows))
 
     def _path(self, file: StoredFile) -> Path:
         return self.folder / file.name
@@ -64,9 +68,8 @@ class ActivationStore(RowStore):
             raise damage(self._path(file), "its sha256 is not the one that was written")
 
     def _map(self, source: str) -> dict[str, MappedRows]:
-        return joined(
-            [
-                map_tensors(self._path(shard.file(source)), self._expected(source, number))
-                for number, shard in enumerate(self.manifest.shards)
-            ]
-        )
+        parts = [
+            map_tensors(self._path(shard.file(source)), self._expected(source, number))
+            for number, shard in enumerate(self.manifest.shards)
+        ]
+        return {key: MappedRows([part[key] for part in parts]) for key in parts[0]}

@@ -6,12 +6,12 @@ import hashlib
 import io
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,14 +19,15 @@ import torch
 from jsonargparse.typing import PositiveInt
 from torch import Tensor
 
-from datamodules.shards.cache import Content, FileCache, Outcome, Pin
+from datamodules.shards.cache import Content, FileCache, Outcome
+from datamodules.shards.encodings import StoredColumns
 from datamodules.shards.fetching import PART_BYTES, Fetcher
+from datamodules.shards.file_rows import FilePart, FileRows
 from datamodules.shards.files import opened
-from datamodules.shards.format import MANIFEST_NAME, StoredFile, parse_manifest
-from datamodules.shards.mapped_rows import MappedRows
-from datamodules.shards.mapping import map_tensors
+from datamodules.shards.format import StoredFile, manifest_text, parse_manifest
+from datamodules.shards.mapping import offsets_in
 from datamodules.shards.read_ahead import ReadAhead
-from datamodules.shards.row_store import PROVENANCE, RowStore, joined, parsed_names, ranges_of
+from datamodules.shards.row_store import PROVENANCE, RowStore, parsed_names, ranges_of
 from remote_files import Retries
 from run_store import UserError
 from run_store.checkpoints import in_words
@@ -34,6 +35,8 @@ from run_store.retention import parse_size
 
 _GROUPS = 2
 """That a cache must hold: the one that is read, and the one after it."""
+_NOW = -1
+"""How soon what is waited for is read: before all that is planned."""
 _LONGEST_WAIT = 60.0
 _LOOK = 0.1
 
@@ -63,15 +66,6 @@ class ShardCache:
         return FileCache(default if self.folder is None else Path(self.folder), parse_size(self.size))
 
 
-class _View(NamedTuple):
-    """Some shards of a hook point, or of the provenance, as they lie in the cache."""
-
-    shards: npt.NDArray[np.int64]
-    firsts: npt.NDArray[np.int64]
-    """The row at which each begins among them."""
-    columns: dict[str, MappedRows]
-
-
 class RemoteStore(RowStore):
     """A store at a URL. Its shards are fetched when they are asked for, or before (`at`), and compared with their
     sha256; what is read of them is what a local copy gives.
@@ -91,9 +85,7 @@ class RemoteStore(RowStore):
     ) -> None:
         folder = opened(url)
         self.fetcher = Fetcher(folder, retries, part_bytes)
-        content = (retries or Retries())(lambda: folder.read(MANIFEST_NAME), folder.url_of(MANIFEST_NAME))
-        if content is None:
-            raise UserError(f"there is no {MANIFEST_NAME} in the store {folder.url}: check data.store")
+        content = manifest_text(url, retries)
         super().__init__(url, parse_manifest(content, url))
         self.cache = cache.opened()
         self.connections = int(cache.connections)
@@ -102,8 +94,7 @@ class RemoteStore(RowStore):
         self.document_names = parsed_names(self.fetcher.read(names), folder.url_of(names.name))
         self.ahead: ReadAhead | None = None
         self._files = {_content(file): file for shard in self.manifest.shards for file in shard.files}
-        self._pins: dict[str, Pin] = {}
-        self._views: dict[str, _View] = {}
+        self._offsets: dict[str, dict[str, int]] = {}  # by sha256, where the tensors of a file begin
 
     def read_ahead(self, hook_points: Sequence[str]) -> ReadAhead:
         """Lets orders of rows be told, of which these hook points will be read."""
@@ -146,12 +137,8 @@ class RemoteStore(RowStore):
     def document_ranges(self) -> Tensor:
         """As the base; counted once from all shards, whose provenance is fetched for that, and kept in the cache."""
         content = Content(self._counts_name, len(_as_file(self._no_counts())))
-        pin = self._pinned(content, self._count_documents)
-        try:
-            counts = np.load(pin.path, allow_pickle=False)
-        finally:
-            pin.close()
-        return ranges_of(counts)
+        with self._held({content: self._count_documents}) as (handle,), os.fdopen(os.dup(handle), "rb") as file:
+            return ranges_of(np.load(file, allow_pickle=False))
 
     def close(self) -> None:
         """Ends the threads that fetch, and lets go of what is in the cache."""
@@ -159,67 +146,70 @@ class RemoteStore(RowStore):
         if self.ahead is not None:
             self.ahead.close()
             self.ahead = None
-        self._keep(frozenset())
         self.fetcher.stopping.clear()
 
-    def _mapped(self, source: str, rows: Tensor) -> tuple[Mapping[str, MappedRows], Tensor]:
+    @contextmanager
+    def _opened(self, sources: Sequence[str], rows: Tensor) -> Iterator[tuple[Sequence[StoredColumns], Tensor]]:
         numbers = rows.numpy()
         counts = np.diff(np.searchsorted(numbers, self._starts))
         shards = np.flatnonzero(counts)
-        if not len(shards):
-            shards, counts = np.zeros(1, dtype=np.int64), np.zeros(self.shard_rows.shape, dtype=np.int64)
-        view = self._views.get(source)
-        if view is None or not np.isin(shards, view.shards).all():
-            view = self._views[source] = self._open(source, shards)
-        here = np.searchsorted(view.shards, shards)
-        shifts = np.repeat(view.firsts[here] - self._starts[shards], counts[shards])
-        return view.columns, torch.from_numpy(numbers + shifts)
+        # from a row's number in the store to its place among the shards that are open
+        shifts = np.cumsum([0, *self.shard_rows[shards]])[:-1] - self._starts[shards]
+        places = torch.from_numpy(numbers + np.repeat(shifts, counts[shards]))
+        files = [self._file(source, int(shard)) for source in sources for shard in shards]
+        with self._held({_content(file): partial(self.fetcher.fetch, file) for file in files}) as handles:
+            by_content = dict(zip(dict.fromkeys(file.sha256 for file in files), handles, strict=True))
+            yield [self._columns(source, shards, by_content) for source in sources], places
 
-    def _open(self, source: str, shards: npt.NDArray[np.int64]) -> _View:
-        """Maps shards, beside those that are mapped and still of use."""
-        now = self.ahead.plan.now if self.ahead is not None else frozenset[str]()
-        before = self._views.pop(source, None)
-        if before is not None:
-            useful = [shard for shard in before.shards if self._file(source, int(shard)).sha256 in now]
-            shards = np.union1d(shards, np.array(useful, dtype=np.int64))
-            del before  # and with it the maps of those that are let go
-        files = [self._file(source, int(shard)) for shard in shards]
-        self._keep(now | {file.sha256 for file in files})
-        parts = []
-        for shard, file in zip(shards, files, strict=True):
-            if file.sha256 not in self._pins:
-                self._pins[file.sha256] = self._pinned(_content(file), partial(self.fetcher.fetch, file))
-            parts.append(map_tensors(self._pins[file.sha256].path, self._expected(source, int(shard))))
-        firsts = np.cumsum([0, *self.shard_rows[shards]])[:-1]
-        return _View(shards, firsts, joined(parts))
+    def _columns(self, source: str, shards: npt.NDArray[np.int64], handles: Mapping[str, int]) -> StoredColumns:
+        parts: dict[str, list[FilePart]] = {key: [] for key in self._expected(source, 0)}
+        for shard in shards.tolist():
+            sha256 = self._file(source, shard).sha256
+            for key, offset in self._offsets_of(source, shard).items():
+                parts[key].append(FilePart(handles[sha256], offset, int(self.shard_rows[shard])))
+        layout = self._expected(source, 0)
+        return {key: FileRows(parts[key], dtype, shape[1:]) for key, (dtype, shape) in layout.items()}
 
-    def _keep(self, needed: frozenset[str]) -> None:
-        """Lets go of all files but some."""
-        for source, view in list(self._views.items()):
-            if any(self._file(source, int(shard)).sha256 not in needed for shard in view.shards):
-                del self._views[source]
-        for sha256 in self._pins.keys() - needed:
-            self._pins.pop(sha256).close()
+    def _offsets_of(self, source: str, shard: int) -> dict[str, int]:
+        """To be asked for while the file is held."""
+        sha256 = self._file(source, shard).sha256
+        if sha256 not in self._offsets:
+            self._offsets[sha256] = offsets_in(self.cache.folder / sha256, self._expected(source, shard))
+        return self._offsets[sha256]
 
-    def _pinned(self, content: Content, fetch: Callable[[Path], None]) -> Pin:
-        """A file that stays until it is let go, fetched if need be."""
-        waited = 0.0
+    @contextmanager
+    def _held(self, wanted: Mapping[Content, Callable[[Path], None]]) -> Iterator[list[int]]:
+        """Handles of files, fetched if need be, which stay in the cache while the block lasts.
+
+        Nothing is held while something is waited for, so that processes cannot wait for each other.
+        """
+        needed = sum(content.bytes for content in wanted)
+        if needed > self.cache.size:
+            raise UserError(
+                f"{in_words(needed)} of shards are read at once and data.cache.size is {in_words(self.cache.size)}: "
+                "raise it, or lower data.batch_size"
+            )
+        end = None
         while True:
-            pin = self.cache.pin(content)
-            if pin is not None:
-                return pin
+            with self.cache.opened(wanted.keys()) as handles:
+                if handles is not None:
+                    yield handles
+                    return
             uses = self.ahead.plan.uses if self.ahead is not None else {}
-            outcome = self.cache.add(content, fetch, uses)
-            if outcome is Outcome.BUSY:
-                self.cache.wait_for(content)
-            elif outcome is Outcome.FULL:
-                if waited >= _LONGEST_WAIT:
-                    raise UserError(
-                        f"the cache {self.cache.folder} is full of files that other processes read: raise "
-                        "data.cache.size or set data.cache.folder to one of its own"
-                    )
-                time.sleep(_LOOK)
-                waited += _LOOK
+            uses = uses | {content.sha256: _NOW for content in wanted}
+            for content, fetch in wanted.items():
+                outcome = self.cache.add(content, fetch, uses, _NOW)
+                if outcome is Outcome.BUSY:
+                    self.cache.wait_for(content)
+                elif outcome is Outcome.FULL:
+                    end = end or time.monotonic() + _LONGEST_WAIT
+                    if time.monotonic() > end:
+                        raise UserError(
+                            f"the cache {self.cache.folder} is full of files that other processes read: raise "
+                            "data.cache.size or set data.cache.folder to one of its own"
+                        )
+                    time.sleep(_LOOK)
+                    break
 
     def _add(self, content: Content, uses: dict[str, int], soon: int) -> Outcome:
         return self.cache.add(content, partial(self.fetcher.fetch, self._files[content]), uses, soon)
@@ -231,15 +221,11 @@ class RemoteStore(RowStore):
         """Counts the rows of every document, shard by shard."""
 
         def counted(number: int) -> npt.NDArray[np.int64]:
-            file = self._file(PROVENANCE, number)
-            pin = self._pinned(_content(file), partial(self.fetcher.fetch, file))
-            try:
-                documents = map_tensors(pin.path, self._expected(PROVENANCE, number))["documents"].numpy()
-                # documents of a shard stand together: only those between its first and last are counted
-                first = int(documents[0])
-                return np.concatenate([[first], np.bincount(documents - first)])
-            finally:
-                pin.close()
+            rows = torch.arange(int(self._starts[number]), int(self._starts[number + 1]))
+            with self._opened([PROVENANCE], rows) as ([columns], places):
+                documents = columns["documents"].gather(places).numpy()
+            # documents of a shard stand together: only those between its first and last are counted
+            return np.concatenate([documents[:1], np.bincount(documents - documents[0])])
 
         counts = self._no_counts()
         with ThreadPoolExecutor(self.connections) as pool:

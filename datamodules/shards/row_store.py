@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -12,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from datamodules.shards.encodings import StoredColumns
 from datamodules.shards.files import Place, in_words
 from datamodules.shards.format import PROVENANCE_KEYS, Manifest
-from datamodules.shards.mapped_rows import MappedRows
 from datamodules.shards.mapping import damage
 
 PROVENANCE = ""
@@ -59,8 +60,10 @@ class RowStore(ABC):
         """int64 [documents, 2]: first row of every document and the row after its last; equal when it has no rows."""
 
     @abstractmethod
-    def _mapped(self, source: str, rows: Tensor) -> tuple[Mapping[str, MappedRows], Tensor]:
-        """Columns of a hook point, or of `PROVENANCE`, and the places in them of rows, int64 [n], ascending."""
+    def _opened(
+        self, sources: Sequence[str], rows: Tensor
+    ) -> AbstractContextManager[tuple[Sequence[StoredColumns], Tensor]]:
+        """Columns of hook points, or of `PROVENANCE`, and the places in them of rows, int64 [n], ascending."""
 
     def read(
         self, rows: Tensor, hook_points: Sequence[str] | None = None, dtype: torch.dtype | None = torch.float32
@@ -77,13 +80,15 @@ class RowStore(ABC):
         """
         names = list(self.hook_points) if hook_points is None else hook_points
         ascending, order = _ascending(rows)
-        return tuple(_restore(self._read_ascending(name, ascending, dtype), order) for name in names)
+        with self._opened(names, ascending) as (columns, places):
+            read = [self._decoded(*named, places, dtype) for named in zip(names, columns, strict=True)]
+        return tuple(_restore(values, order) for values in read)
 
     def provenance(self, rows: Tensor) -> Provenance:
         """Token, document and position of rows, int64 [n] in any order."""
         ascending, order = _ascending(rows)
-        columns, places = self._mapped(PROVENANCE, ascending)
-        return Provenance(*(_restore(columns[key].gather(places), order) for key in PROVENANCE_KEYS))
+        with self._opened([PROVENANCE], ascending) as ([columns], places):
+            return Provenance(*(_restore(columns[key].gather(places), order) for key in PROVENANCE_KEYS))
 
     def describe(self, row: int) -> str:
         """A row's place in words, for messages."""
@@ -103,12 +108,11 @@ class RowStore(ABC):
         columns = hook_point.encoding.columns(hook_point.d)
         return {key: (dtype, (rows, width)) for key, (dtype, width) in columns.items()}
 
-    def _read_ascending(self, hook_point: str, ascending: Tensor, dtype: torch.dtype | None) -> Tensor:
-        columns, places = self._mapped(hook_point, ascending)
+    def _decoded(self, hook_point: str, columns: StoredColumns, places: Tensor, dtype: torch.dtype | None) -> Tensor:
         buffer = partial(self._buffer, hook_point, columns, len(places))
         return self.manifest.hook_points[hook_point].encoding.read(columns, places, dtype, buffer)
 
-    def _buffer(self, hook_point: str, columns: Mapping[str, MappedRows], rows: int, key: str) -> Tensor:
+    def _buffer(self, hook_point: str, columns: StoredColumns, rows: int, key: str) -> Tensor:
         stored = columns[key]
         buffer = self._buffers.get((hook_point, key))
         if buffer is None or len(buffer) < rows:
@@ -116,11 +120,6 @@ class RowStore(ABC):
             with torch.inference_mode(False):
                 buffer = self._buffers[hook_point, key] = torch.empty(rows, *stored.row_shape, dtype=stored.dtype)
         return buffer[:rows]
-
-
-def joined(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, MappedRows]:
-    """The tensors of several files, end to end."""
-    return {key: MappedRows([part[key] for part in parts]) for key in parts[0]}
 
 
 def ranges_of(counts: np.ndarray[Any, np.dtype[np.int64]]) -> Tensor:

@@ -60,8 +60,9 @@ class BlockShuffle:
     def spread(self, count: int) -> Tensor:
         """Rows spread evenly over all of them, int64 [count] or less, ascending."""
         count = min(count, self.size)
-        middles = (2 * np.arange(count) + 1) * self.size // (2 * count) if count else np.arange(0)
-        return self.physical(middles)
+        if not count:
+            return torch.empty(0, dtype=torch.int64)
+        return self.physical((2 * np.arange(count) + 1) * self.size // (2 * count))
 
     def physical(self, counted: npt.NDArray[np.int64]) -> Tensor:
         """Row numbers of rows counted within the ranges alone, 0 … size - 1, ascending; int64 [n] in and out."""

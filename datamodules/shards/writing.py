@@ -170,15 +170,14 @@ class RemotePlace(WritingPlace):
 
     Args:
         url: any that fsspec can write to.
-        retries: of each copy.
-        seconds_between_looks: at what others write there.
     """
 
-    def __init__(self, url: str, retries: Retries | None = None, seconds_between_looks: float = 2.0) -> None:
+    seconds_between_looks = 2.0
+
+    def __init__(self, url: str) -> None:
         super().__init__(in_words(url))
         self.folder = opened(url)
-        self.seconds_between_looks = seconds_between_looks
-        self._retries = retries or Retries()
+        self._retries = Retries()
         self._word = b""
         self._workshop: tempfile.TemporaryDirectory[str] | None = None
         self._copies: ThreadPoolExecutor | None = None

@@ -1,6 +1,5 @@
 from callbacks.activation_writer import ActivationWriter
 from callbacks.backup import Backup
-from callbacks.backup_target import check_url
 from callbacks.calibration import Calibration, slowest
 from callbacks.checkpoint_io import AtomicCheckpointIO, SaveOptions
 from callbacks.checkpoint_retention import CheckpointRetention
@@ -48,6 +47,5 @@ __all__ = [
     "SplicedEvaluation",
     "TrainingProgress",
     "TripletPreview",
-    "check_url",
     "slowest",
 ]

@@ -339,6 +339,7 @@ class SparseAutoencoding(LoadsFolders):
         """Raises:
         UserError: it is of other members.
         """
+        super().on_load_checkpoint(checkpoint)
         if "memory" in checkpoint:  # a model's weights come alone
             self.members.refuse_others(checkpoint["memory"])
             for name, member in self.members.by_name.items():

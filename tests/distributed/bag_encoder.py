@@ -12,6 +12,8 @@ from backbones.encoder import Encoder
 from datamodules.triplets import Tokenisation
 
 WIDTH = 12
+TOKENS = 101
+"""That are told apart."""
 
 
 class Bag(Encoder):
@@ -22,7 +24,7 @@ class Bag(Encoder):
 
     def build(self) -> None:
         if not hasattr(self, "table"):
-            self.table = nn.Embedding(30522, 6)
+            self.table = nn.Embedding(TOKENS, 6)
             self.layer = nn.Linear(6, WIDTH)
 
     def tokenisations(self) -> list[Tokenisation]:
@@ -39,7 +41,7 @@ class Bag(Encoder):
     def encode_chunk(self, chunk: Chunk) -> Tensor:
         tokens, real, _ = chunk.texts[0]
         weights = real.to(self.table.weight.dtype) / real.sum(dim=1, keepdim=True)
-        embeddings: Tensor = torch.tanh(self.layer((self.table(tokens) * weights[..., None]).sum(dim=1)))
+        embeddings: Tensor = torch.tanh(self.layer((self.table(tokens % TOKENS) * weights[..., None]).sum(dim=1)))
         return embeddings
 
     def lineage(self) -> dict[str, Any]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer, seed_everything
 from torch import distributed
 from torch.testing import assert_close
 
@@ -43,6 +44,8 @@ def trained(
 
     The ranks begin with the same weights and no buffer is handed from one to the others: they agree by themselves.
     """
+    # under DDP Lightning begins once more with the numbers of this seed, which it keeps in the environment
+    seed_everything(0, verbose=False)
     noted = Noted()
     connected = distributed.is_initialized()
     several = {"strategy": ddp(broadcast_buffers=False), "devices": distributed.get_world_size()} if connected else {}
@@ -67,6 +70,7 @@ def trained(
         }
     )
     trainer.fit(model, data)
+    os.environ.pop("PL_GLOBAL_SEED")
     return {
         "losses": torch.stack(noted.losses),
         "gradients": noted.gradients,
@@ -88,7 +92,9 @@ def assert_same_science(alone: dict[str, Any], together: list[dict[str, Any]]) -
         assert_same_values(rank["state"], alone["state"], TOLERANCE)
         # torchmetrics gives float32
         assert_same_values(rank["figures"], alone["figures"], 1e-6)
-    assert all(torch.equal(rank["state"][name], value) for rank in together for name, value in together[0]["state"].items())
+    assert all(
+        torch.equal(rank["state"][name], value) for rank in together for name, value in together[0]["state"].items()
+    )
 
 
 def assert_same_values(mine: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], tolerance: float) -> None:

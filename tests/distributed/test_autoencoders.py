@@ -80,7 +80,10 @@ def test_two_processes_take_the_steps_of_one(store):
 def test_every_variant_takes_the_steps_of_one_process(store, ranks):
     make = {name: lambda variant=variant: (model(variant()), data(store)) for name, variant in VARIANTS.items()}
     make["in_mse"] = lambda: (model(ReLU(S, 0.1), reconstruction_unit="mse"), data(store))
-    make["in_parts"] = lambda: (model(JumpReLU(S, 0.1, penalty="target", target_l0=4.0, init_threshold=2.0), rows_at_once=7), data(store))
+    make["in_parts"] = lambda: (
+        model(JumpReLU(S, 0.1, penalty="target", target_l0=4.0, init_threshold=2.0), rows_at_once=7),
+        data(store),
+    )
     for _, alone, together in compared(make, ranks):
         assert_shared(alone, together)
         assert_same_science(alone, together)

@@ -16,7 +16,7 @@ from tests.distributed.bag_encoder import Bag
 from tests.distributed.ranks import on_ranks
 from tests.distributed.steps import TOLERANCE, assert_same_science, assert_shared, trained
 
-WORDS = "red green blue round square tall short old new warm cold wet dry loud soft deep".split()
+WORDS = "red green blue round square tall short old new warm cold wet dry loud soft deep".split()  # noqa: SIM905
 
 # anchors and positives recur, on one rank or on both, and negatives may be others' positives
 TRIPLETS = [
@@ -106,7 +106,7 @@ def test_what_is_not_gathered_is_the_mean_of_what_each_process_would_come_to_alo
         "cosent": (lambda: CoSENT(gather_pairs=False), SCORED, SCORE, {}),
         "angle": (lambda: AnglE(gather_pairs=False), SCORED, SCORE, {"gradient_cache": True}),
     }
-    both = on_ranks(lambda _: {name: trained(*training(one(), *rest), steps=1) for name, (one, *rest) in losses.items()})
+    both = on_ranks(lambda _: {name: trained(*training(loss(), *o), steps=1) for name, (loss, *o) in losses.items()})
     for name, (loss, *others) in losses.items():
         of_ranks = [of_a_part(*training(loss(), *others), rank[name]["rows"]["train"][0]) for rank in both]
         for rank, (value, _) in zip(both, of_ranks, strict=True):

@@ -21,7 +21,7 @@ from lightning_modules.folder_checkpoints import LoadsFolders
 from lightning_modules.functional import Codes
 from lightning_modules.hyperparameters import keep_plain
 from lightning_modules.latent_predictions import LatentPredictor
-from lightning_modules.members import Figures, Member, telling, under_names
+from lightning_modules.members import Figures, Member, mean_over_ranks, telling, under_names
 from lightning_modules.memory_guard import Step, memory_told
 from lightning_modules.non_finite import (
     NonFiniteWatch,
@@ -250,7 +250,7 @@ class SparseAutoencoding(LoadsFolders):
             if self.watches[name].left_out:
                 own["steps_left_out"] = float(self.watches[name].left_out)
             figures[self.members.prefix(name)] = own
-        self.log_figures("train", figures)
+        self.log_figures("train", mean_over_ranks(figures))
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         for member in self.members.by_name.values():
@@ -339,6 +339,7 @@ class SparseAutoencoding(LoadsFolders):
         """Raises:
         UserError: it is of other members.
         """
+        super().on_load_checkpoint(checkpoint)
         if "memory" in checkpoint:  # a model's weights come alone
             self.members.refuse_others(checkpoint["memory"])
             for name, member in self.members.by_name.items():

@@ -135,11 +135,11 @@ class Lifeline:
     def _see_to_it(self, ending: Ending) -> None:
         """Ends the process, whatever its main thread waits for."""
         time.sleep(GRACE)
+        if self.says(ending):
+            print(f"error: {ending.sentence}", file=sys.stderr, flush=True)
         words = threading.Thread(target=self._last_words, args=(ending,), daemon=True)
         words.start()
         words.join(LAST_WORDS)
-        if self.says(ending):
-            print(f"error: {ending.sentence}", file=sys.stderr, flush=True)
         self.ended(ending.code)
 
     def _last_words(self, ending: Ending) -> None:

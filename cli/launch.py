@@ -16,6 +16,7 @@ from datetime import timedelta
 from typing import Any
 
 from lightning.pytorch import Trainer
+from lightning.pytorch.strategies import DDPStrategy, Strategy
 from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 from torch import distributed
 from torch.distributed import DistError, TCPStore  # type: ignore[attr-defined]
@@ -142,6 +143,7 @@ class Launch:
             )
         if size == 1 or not isinstance(launcher, _SubprocessScriptLauncher):
             return
+        exchange_little(trainer.strategy)
         if trainer.global_rank:
             meeting = self._meeting()
             try:
@@ -237,6 +239,15 @@ class Launch:
             self._store.set(key, "null")
             return error
         return DecidedElsewhere() if _has_ended(self._store, key) else error
+
+
+def exchange_little(strategy: Strategy) -> None:
+    """Has DDP send gradients alone, unless its settings say otherwise: what buffers hold is the same on every rank.
+    Gradients are views of what is sent, which saves copying them back.
+    """
+    if isinstance(strategy, DDPStrategy):
+        for name, value in {"broadcast_buffers": False, "gradient_as_bucket_view": True}.items():
+            strategy._ddp_kwargs.setdefault(name, value)
 
 
 class _WatchedLauncher(_SubprocessScriptLauncher):

@@ -136,7 +136,7 @@ class Lifeline:
         """Ends the process, whatever its main thread waits for."""
         time.sleep(GRACE)
         if self.says(ending):
-            print(f"error: {ending.sentence}", file=sys.stderr, flush=True)
+            print(f"\nerror: {ending.sentence}", file=sys.stderr, flush=True)
         words = threading.Thread(target=self._last_words, args=(ending,), daemon=True)
         words.start()
         words.join(LAST_WORDS)

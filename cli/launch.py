@@ -187,8 +187,13 @@ class Launch:
 
     def when_ended(self, write: Callable[[BaseException], None]) -> None:
         """Has the reason written for which this process may have to be ended outside of its main thread."""
+
+        def last_words(ending: Ending) -> None:
+            self._end = self._end or _as_error(ending)
+            write(self._end)
+
         if self.lifeline is not None:
-            self.lifeline.last_words = lambda ending: write(_as_error(ending))
+            self.lifeline.last_words = last_words
 
     def _reason_for(self, error: BaseException) -> BaseException:
         """The error itself; where it only follows from what has happened to another process, what that was."""

@@ -1,4 +1,4 @@
-"""Several processes, one run: whoever starts them, they take the same folder and the same decision, and end together."""
+"""Several processes, one run: whoever starts them, they take the same folder and one decision, and end together."""
 
 import os
 import signal
@@ -48,18 +48,6 @@ def by_torchrun_on_nodes(arguments):
     ]
 
 
-def by_slurm(arguments):
-    """Processes with the environment that srun gives them."""
-    common = {**of_slurm(2), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    return [
-        subprocess.Popen(
-            [sys.executable, "main.py", *arguments],
-            **pipes({**common, "SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)}),
-        )
-        for rank in (1, 0)
-    ]
-
-
 def of_slurm(tasks):
     """What srun sets, but for the number of the task."""
     return {
@@ -73,10 +61,16 @@ def of_slurm(tasks):
     }
 
 
-def on_nodes(fork_server, arguments, **environment):
-    """Lightning's own launch on two nodes, which are both this machine: the processes by rank."""
-    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), **environment}
-    return [fork_server.start([*arguments], NODE_RANK=str(node), **meeting) for node in range(2)]
+def on_nodes(fork_server, arguments, nodes=2):
+    """Lightning's own launch on two nodes, which are both this machine: the processes of as many as come."""
+    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    return [fork_server.start(arguments, NODE_RANK=str(node), **meeting) for node in range(nodes)]
+
+
+def by_slurm(fork_server, arguments):
+    """Processes with the environment that srun gives them."""
+    common = {**of_slurm(2), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    return [fork_server.start(arguments, **common, SLURM_PROCID=str(rank), SLURM_LOCALID=str(rank)) for rank in (1, 0)]
 
 
 def pipes(more=None):
@@ -93,6 +87,20 @@ def results(processes):
     """Exit codes and everything printed."""
     outputs = [process.communicate(timeout=240)[0] for process in processes]
     return [process.returncode for process in processes], "".join(outputs)
+
+
+def ended(started):
+    """Exit codes and everything printed, of processes that must come to their end soon."""
+    end = time.monotonic() + TIME_TO_END
+    for process in started:
+        while process.is_alive() and time.monotonic() < end:
+            time.sleep(0.02)
+    running = [process for process in started if process.is_alive()]
+    for process in running:
+        process.send(signal.SIGKILL)
+    output = "".join(process.output for process in started)
+    assert not running, output
+    return [process.wait() for process in started], output
 
 
 def ranks_of(processes):
@@ -120,16 +128,14 @@ def until_saved(job, is_running, steps=2):
         time.sleep(0.002)
 
 
-@pytest.mark.parametrize("launch", [by_lightning, by_torchrun, by_slurm])
-def test_two_processes_train_one_run_and_skip_it_together(job, launch):
-    codes, output = results(launch(job.arguments(*TWO)))
-    assert set(codes) == {0}, output
+def test_tasks_of_slurm_train_one_run_and_skip_it_together(job, fork_server):
+    codes, output = ended(by_slurm(fork_server, job.arguments(*TWO)))
+    assert codes == [0, 0], output
     assert output.count("starting a new run") == 1
     assert job.record.status == "complete"
-    states = len(job.record.attempts)
-    assert states == 1
-    codes, output = results(launch(job.arguments(*TWO)))
-    assert set(codes) == {0}, output
+    assert len(job.record.attempts) == 1
+    codes, output = ended(by_slurm(fork_server, job.arguments(*TWO)))
+    assert codes == [0, 0], output
     assert output.count("is complete at step") == 1
 
 
@@ -145,48 +151,36 @@ def test_a_killed_rank_ends_the_job_in_one_sentence_and_the_same_line_resumes(jo
     assert f"error: rank {victim} of 2 " in "".join(outputs)
     codes, output = results(launch(arguments))
     assert set(codes) == {0}, output
-    assert "going on with" in output
+    assert output.count("going on with") == 1
     assert job.record.status == "complete"
+    codes, output = results(launch(arguments))
+    assert set(codes) == {0}, output
+    assert output.count("is complete at step") == 1
 
 
-def test_two_processes_killed_and_started_again_end_bit_identical(job, tmp_path):
+def test_one_of_two_is_told_to_end_and_the_resumed_run_ends_bit_identical(job, fork_server, tmp_path):
     straight = type(job)(job.store, tmp_path / "straight")
-    codes, output = results(by_lightning(straight.arguments(*TWO)))
-    assert codes == [0], output
-    (process,) = by_lightning(job.arguments(*TWO))
-    while len(job.saved()) < 2 and process.poll() is None:
-        time.sleep(0.002)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait() == 143
-    process.communicate()
+    both = on_nodes(fork_server, straight.arguments(*NODES))
+    nodes = on_nodes(fork_server, job.arguments(*NODES))
+    until_saved(job, nodes[0].is_alive)
+    nodes[1].send(signal.SIGTERM)
+    codes, output = ended(nodes)
+    assert codes == [143, 143], output
     assert job.record.status == "interrupted"
     assert list_checkpoints(job.run / "checkpoints")[-1].step == job.record.progress.step < job.steps
-    codes, output = results(by_lightning(job.arguments(*TWO)))
-    assert codes == [0], output
+    for started in (both, on_nodes(fork_server, job.arguments(*NODES))):
+        codes, output = ended(started)
+        assert codes == [0, 0], output
     assert differing(job.run, straight.run) == []
 
 
-def test_a_refusal_ends_all_processes(job):
-    codes, output = results(by_slurm(job.arguments(*TWO, "--run.source", "run", "--run.path", "nowhere")))
+def test_a_refusal_ends_all_processes(job, fork_server):
+    codes, output = ended(by_slurm(fork_server, job.arguments(*TWO, "--run.source", "run", "--run.path", "nowhere")))
     assert codes == [2, 2], output
     assert output.count("error: ") == 1
 
 
 # ---- two nodes, whose first processes a person starts
-
-
-def ended(started):
-    """Exit codes and everything printed, of processes that must come to their end soon."""
-    end = time.monotonic() + TIME_TO_END
-    for process in started:
-        while process.is_alive() and time.monotonic() < end:
-            time.sleep(0.02)
-    running = [process for process in started if process.is_alive()]
-    for process in running:
-        process.send(signal.SIGKILL)
-    output = "".join(process.output for process in started)
-    assert not running, output
-    return [process.wait() for process in started], output
 
 
 def in_trouble(rank, step, kind):
@@ -223,10 +217,13 @@ def test_ctrl_c_stops_all_ranks_with_the_same_step_which_is_saved(job, fork_serv
     assert list_checkpoints(job.run / "checkpoints")[-1].step == job.record.progress.step < job.steps
 
 
-@pytest.mark.parametrize("rank", [0, 1])
 @pytest.mark.parametrize(
-    ("kind", "sentence"),
-    [("mistake", "this cannot work: set it otherwise"), ("bug", "KeyError: 'nobody has it'")],
+    ("rank", "kind", "sentence"),
+    [
+        (1, "mistake", "this cannot work: set it otherwise"),
+        (0, "bug", "KeyError: 'nobody has it'"),
+        (1, "bug", "KeyError: 'nobody has it'"),
+    ],
 )
 def test_what_goes_wrong_on_one_rank_is_told_once_and_recorded(job, fork_server, rank, kind, sentence):
     codes, output = ended(on_nodes(fork_server, job.arguments(*NODES, *in_trouble(rank, 7, kind))))
@@ -246,16 +243,25 @@ def test_a_full_disk_ends_both_ranks_in_one_sentence(job, fork_server, small_dis
     assert "small_disk" in output
 
 
-def test_a_rank_that_nothing_wakes_does_not_outlive_a_killed_one(job, fork_server):
+def test_a_main_thread_that_nothing_wakes_does_not_outlive_another_rank(job, fork_server, tmp_path):
+    """It sleeps, or waits for a node that does not come."""
+    absent = type(job)(job.store, tmp_path / "absent")
+    alone = on_nodes(fork_server, absent.arguments(*NODES, "--run.patience", "2"), nodes=1)
     nodes = on_nodes(fork_server, job.arguments(*NODES, *in_trouble(0, 7, "sleep")))
     while "fell asleep" not in nodes[0].output and nodes[0].is_alive():
         time.sleep(0.01)
     nodes[1].send(signal.SIGKILL)
     codes, output = ended(nodes)
     assert codes == [2, -signal.SIGKILL]
-    assert output.count("error: rank 1 of 2") == 1
-    assert job.record.status == "failed"
-    assert "rank 1 of 2" in job.record.error.message
+    assert output.count("error: ") == 1
+    for sentence, said, recorded in (
+        ("rank 1 of 2 (process ", output, job),
+        ("rank 1 of 2 did not come within 2 s: start the missing processes", ended(alone)[1], absent),
+    ):
+        assert said.count("error: ") == 1
+        assert f"error: {sentence}" in said
+        assert recorded.record.status == "failed"
+        assert recorded.record.error.message.startswith(sentence)
 
 
 # ---- mistakes
@@ -276,17 +282,8 @@ def test_a_node_that_cannot_reach_the_first_says_where_it_looked(job, fork_serve
     assert "error: rank 1 cannot reach rank 0 at 127.0.0.1:" in output
 
 
-def test_a_node_that_does_not_come_is_named(job, fork_server):
-    arguments = job.arguments(*NODES, "--run.patience", "2")
-    alone = fork_server.start(arguments, NODE_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free_port()))
-    (code,), output = ended([alone])
-    assert code == 2, output
-    assert "error: rank 1 of 2 did not come within 2 s: start the missing processes" in output
-    assert job.record.status == "failed"
-
-
-def test_processes_that_would_each_train_alone_are_refused(job):
-    codes, output = results(by_slurm(job.arguments("--trainer.devices", "1")))
+def test_processes_that_would_each_train_alone_are_refused(job, fork_server):
+    codes, output = ended(by_slurm(fork_server, job.arguments("--trainer.devices", "1")))
     assert codes == [2, 2], output
     assert output.count("error: ") == 1
     assert "trainer.devices is 1, and srun has started 2 processes a node: set --trainer.devices 2" in output

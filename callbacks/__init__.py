@@ -8,6 +8,7 @@ from callbacks.dead_neuron_resampling import DeadNeuronResampling
 from callbacks.dictionary_recovery import DictionaryRecovery
 from callbacks.embedding_projector import EmbeddingModule, EmbeddingProjector
 from callbacks.embedding_summary import EmbeddingSummary
+from callbacks.ends_together import EndsTogether
 from callbacks.extraction_progress import ExtractionProgress
 from callbacks.feature_statistics import FeatureStatistics
 from callbacks.graceful_stop import GracefulStop, RunStopped
@@ -33,6 +34,7 @@ __all__ = [
     "EmbeddingModule",
     "EmbeddingProjector",
     "EmbeddingSummary",
+    "EndsTogether",
     "ExtractionProgress",
     "FeatureStatistics",
     "GracefulStop",

@@ -22,7 +22,7 @@ from lightning.pytorch import Trainer
 from callbacks import Calibration, slowest
 from cli.allocator import keep_freed_memory
 from cli.calibrated_schedule import retention_of, said_by_callbacks, schedule_of, seconds_of
-from cli.launch import decided_together
+from cli.launch import Launch
 from cli.lightning_cli import FulguriteCLI, NothingToDo, contents_of, log_into, run
 from cli.starting import Asked, foreseen
 from datamodules.rehearsal import Rehearsal, Rehearses, Wanted
@@ -44,13 +44,14 @@ class CalibratingCLI(FulguriteCLI):
         folder: see the module.
         started: when the process was, by time.time().
         arguments: the command line, without the program's name.
+        launch: the processes that carry it out.
     """
 
-    def __init__(self, folder: Path, started: float, arguments: Sequence[str]) -> None:
+    def __init__(self, folder: Path, started: float, arguments: Sequence[str], launch: Launch) -> None:
         self.folder, self.started = folder, started
         self.memory = PeakWatch()
         self.calibration = Calibration(WARM_UP, BATCHES, SECONDS, memory=self.memory)
-        super().__init__(arguments)
+        super().__init__(arguments, launch)
 
     # ---- before anything is built
 
@@ -64,7 +65,7 @@ class CalibratingCLI(FulguriteCLI):
         config = yaml.safe_load(self.config_text)
         self.asked = Asked(config, self.run_settings, contents_of(config["data"]), settings.resume)
         self.true_trainer = settings.trainer.clone()
-        self.plan = decided_together(partial(self._plan, settings))
+        self.plan = self.launch.decided_together(partial(self._plan, settings))
         if "skip" in self.plan:
             raise NothingToDo
         for name, value in self.plan["rehearsal"]["settings"].items():

@@ -14,6 +14,7 @@ from estimates.checkpoints import Retention
 from estimates.machine import Available, disk_of, memory_available, slurm_seconds
 from estimates.refusal import Disk
 from estimates.words import as_plain, as_text
+from remote_files import is_url
 from run_store import UserError, atomic_file
 from run_store.checkpoints import StoredCheckpoint
 from run_store.retention import RetentionRules
@@ -94,7 +95,8 @@ def _foreseen(found: dict[str, Any]) -> Forecast:
 
 
 def _limits(found: dict[str, Any], foreseen: Forecast, available: Available | None) -> Limits:
-    folders = [found["runs"], *(part.name for part in foreseen.stores)]
+    # what lies at a URL is on no disk of this machine
+    folders = [found["runs"], *(part.name for part in foreseen.stores if not is_url(part.name))]
     return Limits(
         disks={folder: Disk(*disk_of(folder)) for folder in folders},
         runs=found["runs"],

@@ -14,12 +14,15 @@ import torch
 from backbones import CapturedRows, RowExtractor
 from backbones.row_filters import RowCounts, choose
 from datamodules.shards import SHARD_BYTES, ActivationStore, Split, StoreWriter, is_store
+from datamodules.shards.files import Place, in_words
 from datamodules.shards.format import HookPoint
-from datamodules.shards.journal import journals_in, read_journal
+from datamodules.shards.journal import is_journal, parse_journal
+from datamodules.shards.writing import writing_place
 from datamodules.source import FINGERPRINT, describe_settings
 from datamodules.text import TokenWindow
 from datamodules.text_contexts import TextContexts
 from estimates import Extraction
+from remote_files import is_url
 from run_store import UserError
 
 PROVENANCE_BYTES = 12
@@ -169,7 +172,7 @@ def _rows_of(window: TokenWindow, filters: Any, splits: Sequence[Split]) -> dict
 def rehearse_store(
     extractor: RowExtractor,
     text: TextContexts,
-    folder: Path,
+    folder: Place,
     scratch: Path,
     found: Survey,
     least: int,
@@ -180,7 +183,7 @@ def rehearse_store(
     Args:
         extractor: what reads; it is loaded and given back.
         text: the whole of it.
-        folder: where the whole store would be.
+        folder: where the whole store would be, a path or a URL.
         scratch: an empty folder, or a missing one.
         found: what a survey has chosen.
         least: rows that the slice has in any case.
@@ -221,7 +224,7 @@ def rehearse_store(
     whole = total_rows * row_bytes + _around(found, text, -(-total_rows // shard_rows) * (len(points) + 1))
     rows_there, there = _there(folder)
     return Extraction(
-        store=str(folder),
+        store=in_words(folder),
         tokens=round(found.scaled(found.tokens, text) * (1 - min(1.0, rows_there / max(1, total_rows)))),
         read_tokens=tokens,
         read_seconds=read_seconds + tokens * found.seconds / found.tokens,
@@ -246,10 +249,12 @@ def _around(found: Survey, text: TextContexts, files: int) -> int:
     return found.scaled(len(json.dumps(found.names)), text) + files * FILE_BYTES
 
 
-def _there(folder: Path) -> tuple[int, int]:
+def _there(folder: Place) -> tuple[int, int]:
     """Rows and bytes that an interrupted extraction has left and that it goes on from."""
-    if is_store(folder):
+    if is_store(folder) or not (is_url(folder) or Path(folder).is_dir()):
         return 0, 0
-    journals = [read_journal(path) for path in journals_in(folder)]
+    place = writing_place(folder)
+    names = filter(is_journal, place.names())
+    journals = [parse_journal(place.read(name) or b"", f"{place.name}/{name}") for name in names]
     rows = sum(shard.rows for journal in journals for shard in journal.shards)
     return rows, sum(file.bytes for journal in journals for file in journal.files)

@@ -11,6 +11,7 @@ whatever waits there: accumulation, clipping, a GradScaler, DDP's reduction.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -18,7 +19,6 @@ from functools import reduce
 from typing import Any, NamedTuple, TypeVar
 
 import torch
-from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, distributed
 from torch.nn import Parameter
 
@@ -27,6 +27,8 @@ from lightning_modules.functional import deferred
 from run_store import UserError
 
 T = TypeVar("T")
+NO_LIMIT = 2**62
+"""Of rows that are computed at once, as a number that is larger than any."""
 SAYS_SO_IN_TEXT = ("can't allocate memory", "not enough memory", "bad_alloc", "ALLOC_FAILED", "out of memory")
 """How libraries that raise a plain RuntimeError put it: torch's CPU allocator, C++, cuBLAS and others."""
 
@@ -167,8 +169,8 @@ class MemoryGuard:
     The size that was found is kept for the rest of the run and saved with it. It never grows again: parts round
     differently from the whole, so a run that tried now and then would not be the same twice.
 
-    All ranks agree on the size before their gradients meet: the smallest that any of them needed. Where one cannot go
-    on at all, every one stops, instead of waiting for it forever.
+    Each rank has a size of its own, since the gradient does not depend on it: nobody is asked at every step. What is
+    saved is the smallest (`agree`). A rank that cannot go on at all stops; whoever launched it ends the others.
 
     Args:
         rows_at_once: rows of a batch that are computed at once from the start; None begins with whole batches.
@@ -193,7 +195,7 @@ class MemoryGuard:
             loss_scale: what the loss is multiplied by before backward to keep a 16-bit gradient from vanishing.
 
         Raises:
-            UserError: memory ran out and cannot be made do with, on this rank or another.
+            UserError: memory ran out and cannot be made do with.
         """
         pending = _Pending(self, batch)
         step = self.within_memory(
@@ -221,8 +223,14 @@ class MemoryGuard:
                 size = -(-size // 2) if size > 1 and batch.autoencoder.rows_are_independent else 0
         if done is None:
             give_up()
-        self._agree(batch, size)
-        assert done is not None  # or _agree has raised
+            raise UserError(self._refusal(batch))
+        if size < min(self.rows_at_once or rows, rows):
+            self.rows_at_once = size
+            warnings.warn(
+                f"memory ran out on a batch of {rows} rows: from here on it is computed {size} rows at a time, which "
+                "gives the same gradient and may be slower",
+                stacklevel=2,
+            )
         return done
 
     @property
@@ -230,20 +238,13 @@ class MemoryGuard:
         """Whether a batch is that of several ranks."""
         return self._ranks is not None
 
-    def _agree(self, batch: Batch, size: int) -> None:
+    def agree(self) -> None:
+        """Takes the smallest size that any rank needed. To be called on every rank."""
         if self._ranks is not None:
-            sizes = torch.tensor(size)
+            sizes = torch.tensor(self.rows_at_once or NO_LIMIT)
             distributed.all_reduce(sizes, distributed.ReduceOp.MIN, group=self._ranks)
-            size = int(sizes)
-        rows = batch.x.shape[0]
-        if size == 0:
-            raise UserError(self._refusal(batch))
-        if size < min(self.rows_at_once or rows, rows):
-            self.rows_at_once = size
-            rank_zero_warn(
-                f"memory ran out on a batch of {rows} rows: from here on it is computed {size} rows at a time, which "
-                "gives the same gradient and may be slower"
-            )
+            smallest = int(sizes)
+            self.rows_at_once = None if smallest == NO_LIMIT else smallest
 
     def state_dict(self) -> dict[str, int | None]:
         """Plain values."""

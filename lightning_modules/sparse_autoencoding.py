@@ -11,7 +11,7 @@ import torch
 from jsonargparse.typing import NonNegativeFloat, PositiveInt
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
-from torch import Tensor
+from torch import Tensor, distributed
 from torch.optim import Optimizer
 
 from datamodules.shards import ActivationBatch
@@ -237,7 +237,9 @@ class SparseAutoencoding(LoadsFolders):
         """Adds this batch, on every rank, to the counters."""
         counts = [step.firing_counts for step in steps.values()]
         if self.trainer.world_size > 1:
-            over_ranks = torch.as_tensor(self.all_gather(torch.cat(counts))).sum(dim=0)
+            # int32, which is half the bytes: a step has fewer rows than that holds
+            over_ranks = torch.cat(counts).int()
+            distributed.all_reduce(over_ranks)
             counts = list(torch.split(over_ranks, [len(own) for own in counts]))
         for member, own in zip(self.members.by_name.values(), counts, strict=True):
             member.count(own, rows * self.trainer.world_size)
@@ -332,6 +334,8 @@ class SparseAutoencoding(LoadsFolders):
                         f"weights are not finite at step {self.global_step}: "
                         "resume from the last checkpoint with a lower learning rate"
                     )
+        for member in self.members.by_name.values():
+            member.memory.agree()
         checkpoint["memory"] = {name: member.memory.state_dict() for name, member in self.members.by_name.items()}
         checkpoint["non_finite"] = {name: watch.state_dict() for name, watch in self.watches.items()}
 

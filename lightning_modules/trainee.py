@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lightning_modules.autoencoders import Autoencoder, LossTerm, Normalization
 from lightning_modules.evaluation import Evaluation
-from lightning_modules.functional import Codes, geometric_median
+from lightning_modules.functional import Codes, gathered, geometric_median
 from lightning_modules.members import Figures, refuse_unknown_hook_points
 from lightning_modules.memory_guard import Batch, MemoryGuard, Step
 from lightning_modules.schedules import steps_of
@@ -214,9 +214,9 @@ class Trainee(nn.Module):
     def clip(self, largest: float | None) -> Tensor:
         """The gradient's norm, scalar; where it is above `largest` the gradient is shortened to that."""
         if largest:
-            return torch.nn.utils.clip_grad_norm_(self.autoencoder.parameters(), largest)
+            return gathered(torch.nn.utils.clip_grad_norm_(self.autoencoder.parameters(), largest))
         gradients = [parameter.grad for parameter in self.autoencoder.parameters() if parameter.grad is not None]
-        return torch.nn.utils.get_total_norm(gradients)
+        return gathered(torch.nn.utils.get_total_norm(gradients))
 
     def drop_gradient(self) -> None:
         """Takes the gradient away: no optimiser touches a parameter without one, nor what it knows of it."""

@@ -12,6 +12,7 @@ from lightning.pytorch import LightningDataModule
 from transformers import PreTrainedTokenizerBase
 
 from backbones import load_tokenizer
+from datamodules.ranks import rank_of
 from datamodules.shards import (
     ActivationBatch,
     ActivationStore,
@@ -175,7 +176,7 @@ class StoredRows(LightningDataModule, Generic[Loader]):
 
     @property
     def _rank(self) -> Rank:
-        return Rank(self.trainer.global_rank, self.trainer.world_size) if self.trainer else Rank()
+        return rank_of(self.trainer)
 
     def _evaluation_loader(self, split: Split) -> EvaluationLoader:
         return EvaluationLoader(self.store, self._splits[split], list(self.shapes), self.batch_size, self._rank)

@@ -26,6 +26,7 @@ from torch.autograd.function import once_differentiable
 from torch.optim import Optimizer
 
 from datamodules.shards import ActivationBatch
+from lightning_modules.functional import is_sharded, placed_like
 from run_store import UserError, write_json
 
 Policy = Literal["stop", "skip", "roll_back"]
@@ -161,11 +162,11 @@ class Snapshot(NamedTuple):
     def restore(self, optimizer: Optimizer, parameters: Sequence[Tensor]) -> None:
         """Puts them back; the learning rate and all else that belongs to the schedule goes on."""
         for parameter, weights, saved in zip(parameters, self.weights, self.states, strict=True):
-            parameter.copy_(weights)
+            parameter.copy_(placed_like(weights, parameter))
             state = optimizer.state.pop(parameter, {})
             for name, value in saved.items():
                 # into the tensor that is there: an optimiser may want it on a device of its own
-                state[name] = state[name].copy_(value) if isinstance(value, Tensor) else value
+                state[name] = state[name].copy_(placed_like(value, state[name])) if isinstance(value, Tensor) else value
             if saved:
                 optimizer.state[parameter] = state
 
@@ -279,4 +280,7 @@ def _see(path: Path | None) -> str:
 
 
 def _copy(value: Any) -> Any:
-    return value.detach().to("cpu", copy=True) if isinstance(value, Tensor) else value
+    if not isinstance(value, Tensor):
+        return value
+    # what ranks have a part of each stays where it is
+    return value.detach().clone() if is_sharded(value) else value.detach().to("cpu", copy=True)

@@ -34,6 +34,7 @@ from lightning_modules.non_finite import (
 from lightning_modules.optimizer_settings import check_optimizer
 from lightning_modules.predictions import AnswerSettings, Sample
 from lightning_modules.schedules import WarmupDecay
+from lightning_modules.sharding import average_gradients, latents_mesh, sharing_batch, start_alike
 from lightning_modules.sides import agreed_shapes
 from lightning_modules.sweep import Members
 from lightning_modules.trainee import Trainee
@@ -82,6 +83,7 @@ class SparseAutoencoding(LoadsFolders):
     """
 
     paced_in = "tokens"
+    shares_latents = True
     shown_behind_the_bar = ("train/fvu", "train/l0", "train/dead")
 
     def __init__(
@@ -162,7 +164,10 @@ class SparseAutoencoding(LoadsFolders):
         shapes = agreed_shapes(None if self._trainer is None else self.data.shapes, self.shapes)
         if not self.members.configured:
             self.shapes = self.hparams["shapes"] = shapes
+            if (mesh := latents_mesh(self.device_mesh)) is not None:
+                self.members.shard_over(mesh)
             self.members.configure(shapes, self.make_normalization)
+            start_alike(self.parameters(), self.device_mesh)
 
     def on_fit_start(self) -> None:
         """Estimates the start values, unless a checkpoint has brought them.
@@ -236,11 +241,12 @@ class SparseAutoencoding(LoadsFolders):
     def _count_tokens(self, steps: Mapping[str, Step], rows: int) -> None:
         """Adds this batch, on every rank, to the counters."""
         counts = [step.firing_counts for step in steps.values()]
-        if self.trainer.world_size > 1:
-            over_ranks = torch.as_tensor(self.all_gather(torch.cat(counts))).sum(dim=0)
-            counts = list(torch.split(over_ranks, [len(own) for own in counts]))
+        sharing, group = sharing_batch(self.device_mesh, self.trainer.world_size)
+        if sharing > 1:
+            gathered = self.all_gather(torch.cat(counts), group=group)
+            counts = list(torch.split(torch.as_tensor(gathered).sum(dim=0), [len(own) for own in counts]))
         for member, own in zip(self.members.by_name.values(), counts, strict=True):
-            member.count(own, rows * self.trainer.world_size)
+            member.count(own, rows * sharing)
 
     def _log_steps(self, steps: Mapping[str, Step], rows: int) -> None:
         groups = self.trainer.optimizers[0].param_groups
@@ -253,6 +259,7 @@ class SparseAutoencoding(LoadsFolders):
         self.log_figures("train", figures)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        average_gradients(self.parameters(), self.device_mesh)
         for member in self.members.by_name.values():
             member.autoencoder.before_optimizer_step()
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
 
-from lightning_modules.autoencoders import Autoencoder, Normalization
+from lightning_modules.autoencoders import Autoencoder, Normalization, shard_over
 from lightning_modules.members import Member, telling
 from lightning_modules.sides import Pair
 from lightning_modules.trainee import Trainee
 from run_store import UserError
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
 
 ONLY = "only"
 """What the autoencoder of a training without members is called in its checkpoints."""
@@ -138,6 +141,16 @@ class Members(nn.ModuleDict):
     def configured(self) -> bool:
         """Whether there are weights."""
         return all(hasattr(member, "pair") for member in self.by_name.values())
+
+    def shard_over(self, mesh: DeviceMesh) -> None:
+        """Spreads the latents of each over the ranks of a mesh; to be called before `configure`.
+
+        Raises:
+            UserError: naming the member that cannot be spread.
+        """
+        for prefix, member in self.prefixed():
+            with telling(prefix):
+                shard_over(member.autoencoder, mesh)
 
     def configure(self, shapes: Mapping[str, int], make_normalization: Callable[[], Normalization]) -> None:
         """Builds weights and metrics. All draw the same random numbers, those that a training of their own would draw,

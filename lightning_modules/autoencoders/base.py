@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_modules.autoencoders.inference import Activation
-from lightning_modules.autoencoders.sharding import latents_held, place_parameters, refuse_unshardable
+from lightning_modules.autoencoders.sharding import latents_held, place_parameters
 from lightning_modules.autoencoders.target_l0 import SparsityCoefficient
 from lightning_modules.autoencoders.wiring import Autoencoding, Wiring
 from lightning_modules.functional import Codes, Missed, Spread, missed, squared_error
@@ -127,7 +127,8 @@ class Autoencoder(nn.Module, ABC):
     fifth disturbs little, but is too short where a latent must be among the largest to fire, and learns only then."""
 
     mesh: DeviceMesh | None = None
-    """Of the ranks that share the latents; set by `shard_over`."""
+    """Of the ranks that share the latents; set by `shard_over` before `build`, which then makes this one's part of the
+    weights, as DTensors."""
 
     auxiliary: AuxiliaryLoss | None = None
     """A loss that the variant shares with others; set in `__init__`."""
@@ -220,17 +221,6 @@ class Autoencoder(nn.Module, ABC):
             raise UserError(f"{variant} cannot be wired as {wiring}: take JumpReLU, ReLU or Gated")
         if self.coefficient is not None:
             self.coefficient.check()
-
-    def shard_over(self, mesh: DeviceMesh) -> None:
-        """Spreads the latents over the ranks of a mesh of one dimension: `build` then makes this one's part of the
-        weights alone. Parameters become DTensors.
-
-        Raises:
-            UserError: the variant cannot be sharded, or the ranks cannot have as many latents each.
-        """
-        unable = None if self.wiring.shardable else type(self.wiring).__name__
-        refuse_unshardable(unable if self.shardable else type(self).__name__, self.d_sae, mesh.size())
-        self.mesh = mesh
 
     def build(self, inputs: int | Sequence[int], outputs: int | Sequence[int] | None = None) -> None:
         """Makes the weights. Rows of W_dec are random unit vectors, W_enc = W_dec, biases are 0, unless the wiring

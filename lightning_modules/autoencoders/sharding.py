@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from torch import nn
 
@@ -14,27 +14,42 @@ if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
 
-def refuse_unshardable(unable: str | None, d_sae: int, ranks: int) -> None:
-    """Refuses latents that cannot be spread.
+class Shardable(Protocol):
+    """What is asked of an autoencoder, or of its wiring."""
 
-    Args:
-        unable: the name of the variant, or of the wiring, that needs all latents at once; None where there is none.
-        d_sae: number of latents.
-        ranks: over how many they are to be spread.
+    shardable: ClassVar[bool]
+
+
+class Variant(Shardable, Protocol):
+    """What is asked of an autoencoder."""
+
+    d_sae: int
+    mesh: DeviceMesh | None
+
+    @property
+    def wiring(self) -> Shardable:
+        """Its wiring."""
+        ...
+
+
+def shard_over(autoencoder: Variant, mesh: DeviceMesh) -> None:
+    """Spreads the latents of an autoencoder that is not built yet over the ranks of a mesh of one dimension.
 
     Raises:
-        UserError: there is one, or the ranks cannot have as many latents each.
+        UserError: the variant or its wiring cannot be spread, or the ranks cannot have as many latents each.
     """
-    if unable is not None:
+    for part in (autoencoder, autoencoder.wiring):
+        if not part.shardable:
+            raise UserError(
+                f"trainer.strategy spreads the latents over {mesh.size()} ranks and {type(part).__name__} needs all of "
+                "them at once: set tensor_parallel_size of trainer.strategy to 1, or take another, such as TopK"
+            )
+    if autoencoder.d_sae % mesh.size():
         raise UserError(
-            f"trainer.strategy spreads the latents over {ranks} ranks and {unable} needs all of them at once: set "
-            "tensor_parallel_size of trainer.strategy to 1, or take an autoencoder that can be spread, such as TopK"
+            f"d_sae is {autoencoder.d_sae} and trainer.strategy spreads the latents over {mesh.size()} ranks: make it "
+            "a multiple of their number"
         )
-    if d_sae % ranks:
-        raise UserError(
-            f"d_sae is {d_sae} and trainer.strategy spreads the latents over {ranks} ranks: make d_sae a multiple of "
-            "their number"
-        )
+    autoencoder.mesh = mesh
 
 
 def latents_held(mesh: DeviceMesh | None, d_sae: int) -> range:

@@ -23,6 +23,7 @@ from lightning_modules.autoencoders import (
     Skip,
     TopK,
     Transcoder,
+    shard_over,
 )
 from lightning_modules.autoencoders.wiring import random_unit_rows
 from lightning_modules.functional.sharded import gathered, held_of, local
@@ -57,7 +58,7 @@ def trainee(name: str, mesh: Any = None) -> Trainee:
     torch.set_default_dtype(torch.float64)
     autoencoder = VARIANTS[name]()
     if mesh is not None:
-        autoencoder.shard_over(mesh)
+        shard_over(autoencoder, mesh)
     hook_points = 2 if name in ("transcoder", "crosscoder") else 1
     shapes = {f"h{place}": WIDTH for place in range(hook_points)}
     normalizations: dict[str, Normalization] = {point: NoNormalization() for point in shapes}
@@ -153,14 +154,14 @@ def test_a_part_of_random_rows_is_that_of_all_of_them() -> None:
 @pytest.mark.parametrize("variant", [JumpReLU, ReLU, Gated, HierarchicalTopK, MatryoshkaBatchTopK])
 def test_what_needs_all_latents_at_once_refuses(variant: type[Autoencoder]) -> None:
     with pytest.raises(UserError, match=f"over 2 ranks and {variant.__name__} needs all of them"):
-        variant(24).shard_over(Ranks(2))
+        shard_over(variant(24), Ranks(2))
     with pytest.raises(UserError, match="CrossLayerTranscoder needs all of them"):
-        TopK(24, 4, wiring=CrossLayerTranscoder()).shard_over(Ranks(2))
+        shard_over(TopK(24, 4, wiring=CrossLayerTranscoder()), Ranks(2))
 
 
 def test_ranks_must_be_able_to_have_as_many_latents_each() -> None:
-    with pytest.raises(UserError, match=r"d_sae is 25 and .* over 2 ranks: make d_sae a multiple"):
-        TopK(25, 4).shard_over(Ranks(2))
+    with pytest.raises(UserError, match=r"d_sae is 25 and .* over 2 ranks: make it a multiple"):
+        shard_over(TopK(25, 4), Ranks(2))
 
 
 class Ranks:

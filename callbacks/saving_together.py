@@ -81,7 +81,7 @@ class SavingTogether:
     @staticmethod
     def _write_rows(parts: CheckpointParts, folder: Path) -> dict[str, str]:
         # those who have other rows of the batch have the same latents again
-        if parts.rows is None or distributed.get_rank() >= parts.rows.part.count:
+        if parts.rows is None or distributed.get_rank() >= parts.rows.part.ranks:
             return {}
         hashed = {}
         for path in parts.rows.write(folder):

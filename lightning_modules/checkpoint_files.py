@@ -93,7 +93,7 @@ class CheckpointParts:
 
     def bytes(self) -> int:
         """About what the files will take, those of all ranks."""
-        ranks = 1 if self.rows is None else self.rows.part.count
+        ranks = 1 if self.rows is None else self.rows.part.ranks
         return sum(tensor.nbytes + 256 for tensor in self.tensors()) * ranks
 
     def write(self, folder: Path) -> None:

@@ -158,15 +158,26 @@ class Snapshot(NamedTuple):
         states = [{name: _copy(v) for name, v in optimizer.state.get(p, {}).items()} for p in parameters]
         return cls(step, [_copy(parameter) for parameter in parameters], states)
 
+    def held_as(self, parameters: Sequence[Tensor]) -> Snapshot:
+        """The same, where ranks hold a part of the parameters each of these."""
+        if not any(is_sharded(parameter) for parameter in parameters):
+            return self
+        weights = [placed_like(own, like) for own, like in zip(self.weights, parameters, strict=True)]
+        states = [
+            {name: placed_like(v, like) if isinstance(v, Tensor) and v.dim() else v for name, v in own.items()}
+            for own, like in zip(self.states, parameters, strict=True)
+        ]
+        return Snapshot(self.step, weights, states)
+
     @torch.no_grad()
     def restore(self, optimizer: Optimizer, parameters: Sequence[Tensor]) -> None:
         """Puts them back; the learning rate and all else that belongs to the schedule goes on."""
         for parameter, weights, saved in zip(parameters, self.weights, self.states, strict=True):
-            parameter.copy_(placed_like(weights, parameter))
+            parameter.copy_(weights)
             state = optimizer.state.pop(parameter, {})
             for name, value in saved.items():
                 # into the tensor that is there: an optimiser may want it on a device of its own
-                state[name] = state[name].copy_(placed_like(value, state[name])) if isinstance(value, Tensor) else value
+                state[name] = state[name].copy_(value) if isinstance(value, Tensor) else value
             if saved:
                 optimizer.state[parameter] = state
 
@@ -269,10 +280,15 @@ class NonFiniteWatch:
         snapshot = None if self._snapshot is None else self._snapshot._asdict()
         return {"left_out": self.left_out, "in_a_row": self._in_a_row, "snapshot": snapshot}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """As `state_dict` gave it."""
+    def load_state_dict(self, state: Mapping[str, Any], parameters: Sequence[Tensor] = ()) -> None:
+        """As `state_dict` gave it.
+
+        Args:
+            state: plain values and tensors.
+            parameters: those that are rolled back, whose way of being held a snapshot takes on.
+        """
         self.left_out, self._in_a_row = state["left_out"], state["in_a_row"]
-        self._snapshot = None if state["snapshot"] is None else Snapshot(**state["snapshot"])
+        self._snapshot = None if state["snapshot"] is None else Snapshot(**state["snapshot"]).held_as(parameters)
 
 
 def _see(path: Path | None) -> str:

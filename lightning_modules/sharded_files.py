@@ -30,10 +30,10 @@ _NAME = re.compile(r"(model|state)\.rows-(\d+)-of-(\d+)\.safetensors")
 
 
 class Part(NamedTuple):
-    """The rows of one of `count` readers or writers, who have as many each."""
+    """The rows of one of several readers or writers, who have as many each."""
 
-    index: int
-    count: int
+    rank: int
+    ranks: int
 
 
 EVERY_ROW = Part(0, 1)
@@ -58,7 +58,7 @@ class OwnRows:
         kinds: dict[Kind, dict[str, Tensor]] = {"model": self.weights, "state": self.state}
         paths = []
         for kind, tensors in kinds.items():
-            paths.append(folder / f"{kind}.rows-{self.part.index}-of-{self.part.count}.safetensors")
+            paths.append(folder / f"{kind}.rows-{self.part.rank}-of-{self.part.ranks}.safetensors")
             save_file({name: value.contiguous() for name, value in tensors.items()}, paths[-1], {"format": "pt"})
         return paths
 
@@ -131,10 +131,10 @@ def read_rows(folder: Path, kind: Kind, part: Part = EVERY_ROW) -> dict[str, Ten
 
 
 def _wanted(name: str, rows: int, part: Part) -> range:
-    if rows % part.count:
+    if rows % part.ranks:
         raise UserError(
-            f"the checkpoint's {name} has {rows} rows, which {part.count} ranks cannot share evenly: resume on a "
+            f"the checkpoint's {name} has {rows} rows, which {part.ranks} ranks cannot share evenly: resume on a "
             "number of ranks that divides it"
         )
-    each = rows // part.count
-    return range(each * part.index, each * (part.index + 1))
+    each = rows // part.ranks
+    return range(each * part.rank, each * (part.rank + 1))

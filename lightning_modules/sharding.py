@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import torch
 from jsonargparse.typing import PositiveInt
-from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.strategies.strategy import Strategy
 from torch import Tensor, distributed
@@ -36,6 +35,17 @@ class ReadsRows(Protocol):
 
     part: Part
     """Whose rows a load reads."""
+
+
+@runtime_checkable
+class SharesLatents(Protocol):
+    """A module that does its part for LatentParallel."""
+
+    def check_sharing(self, ranks: int) -> None:
+        """Raises:
+        UserError: the latents cannot be shared among so many ranks.
+        """
+        ...
 
 
 class LatentParallel(ModelParallelStrategy):
@@ -66,7 +76,7 @@ class LatentParallel(ModelParallelStrategy):
         """Connects the processes.
 
         Raises:
-            UserError: there are not as many as the sizes say.
+            UserError: there are not as many as the sizes say, or the model cannot be shared among them.
         """
         groups = self.num_nodes if self._data_parallel_size == "auto" else int(self._data_parallel_size)
         ranks = self.num_processes if self._tensor_parallel_size == "auto" else int(self._tensor_parallel_size)
@@ -76,18 +86,14 @@ class LatentParallel(ModelParallelStrategy):
                 f"{self.num_nodes * self.num_processes} processes: make data_parallel_size times tensor_parallel_size "
                 "their number"
             )
-        super().setup_environment()
-
-    def setup(self, trainer: Trainer) -> None:
-        """Raises:
-        UserError: the model leaves gradients to the strategy, which has none to offer.
-        """
-        if not getattr(self.lightning_module, "shares_latents", False):
+        # before any process waits for another
+        if not isinstance(self.lightning_module, SharesLatents):
             raise UserError(
-                f"LatentParallel knows nothing of {type(self.lightning_module).__name__}, which has no latents to "
-                "share: set trainer.strategy to ddp"
+                f"trainer.strategy is LatentParallel and {type(self.lightning_module).__name__} has no latents to "
+                "share: set it to ddp"
             )
-        super().setup(trainer)
+        self.lightning_module.check_sharing(ranks)
+        super().setup_environment()
 
     # ---- checkpoints: as of any other strategy, not in Lightning's format for this one
 

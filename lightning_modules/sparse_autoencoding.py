@@ -83,7 +83,6 @@ class SparseAutoencoding(LoadsFolders):
     """
 
     paced_in = "tokens"
-    shares_latents = True
     shown_behind_the_bar = ("train/fvu", "train/l0", "train/dead")
 
     def __init__(
@@ -153,6 +152,10 @@ class SparseAutoencoding(LoadsFolders):
         self.members.check(None if data is None else data.hook_point_names())
         check_optimizer(self.make_optimizer)
 
+    def check_sharing(self, ranks: int) -> None:
+        """As that of the members."""
+        self.members.check_sharing(ranks)
+
     def configure_model(self) -> None:
         """Builds weights and metrics, once.
 
@@ -164,9 +167,7 @@ class SparseAutoencoding(LoadsFolders):
         shapes = agreed_shapes(None if self._trainer is None else self.data.shapes, self.shapes)
         if not self.members.configured:
             self.shapes = self.hparams["shapes"] = shapes
-            if (mesh := latents_mesh(self.device_mesh)) is not None:
-                self.members.shard_over(mesh)
-            self.members.configure(shapes, self.make_normalization)
+            self.members.configure(shapes, self.make_normalization, latents_mesh(self.device_mesh))
             start_alike(self.parameters(), self.device_mesh)
 
     def on_fit_start(self) -> None:
@@ -350,7 +351,8 @@ class SparseAutoencoding(LoadsFolders):
             self.members.refuse_others(checkpoint["memory"])
             for name, member in self.members.by_name.items():
                 member.memory.load_state_dict(checkpoint["memory"][name])
-                self.watches[name].load_state_dict(checkpoint["non_finite"][name])
+                parameters = list(member.autoencoder.parameters())
+                self.watches[name].load_state_dict(checkpoint["non_finite"][name], parameters)
 
     # ---- evaluation
 

@@ -26,7 +26,7 @@ from lightning_modules.autoencoders.normalization import (
 )
 from lightning_modules.autoencoders.p_anneal import PAnneal
 from lightning_modules.autoencoders.relu import ReLU
-from lightning_modules.autoencoders.sharding import shard_over
+from lightning_modules.autoencoders.sharding import refuse_unshardable
 from lightning_modules.autoencoders.skip import Skip
 from lightning_modules.autoencoders.topk import TopK
 from lightning_modules.autoencoders.transcoder import Transcoder
@@ -67,5 +67,5 @@ __all__ = [
     "Transcoder",
     "WholeBatch",
     "Wiring",
-    "shard_over",
+    "refuse_unshardable",
 ]

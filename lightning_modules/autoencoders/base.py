@@ -127,8 +127,8 @@ class Autoencoder(nn.Module, ABC):
     fifth disturbs little, but is too short where a latent must be among the largest to fire, and learns only then."""
 
     mesh: DeviceMesh | None = None
-    """Of the ranks that share the latents; set by `shard_over` before `build`, which then makes this one's part of the
-    weights, as DTensors."""
+    """Of the ranks that share the latents, of one dimension; set before `build`, which then makes this one's part of
+    the weights, as DTensors."""
 
     auxiliary: AuxiliaryLoss | None = None
     """A loss that the variant shares with others; set in `__init__`."""

@@ -24,7 +24,6 @@ class Variant(Shardable, Protocol):
     """What is asked of an autoencoder."""
 
     d_sae: int
-    mesh: DeviceMesh | None
 
     @property
     def wiring(self) -> Shardable:
@@ -32,24 +31,25 @@ class Variant(Shardable, Protocol):
         ...
 
 
-def shard_over(autoencoder: Variant, mesh: DeviceMesh) -> None:
-    """Spreads the latents of an autoencoder that is not built yet over the ranks of a mesh of one dimension.
+def refuse_unshardable(autoencoder: Variant, ranks: int) -> None:
+    """Refuses latents that cannot be spread over so many ranks; one has no others to ask.
 
     Raises:
         UserError: the variant or its wiring cannot be spread, or the ranks cannot have as many latents each.
     """
+    if ranks == 1:
+        return
     for part in (autoencoder, autoencoder.wiring):
         if not part.shardable:
             raise UserError(
-                f"trainer.strategy spreads the latents over {mesh.size()} ranks and {type(part).__name__} needs all of "
-                "them at once: set tensor_parallel_size of trainer.strategy to 1, or take another, such as TopK"
+                f"trainer.strategy spreads the latents over {ranks} ranks and {type(part).__name__} needs all of them "
+                "at once: set tensor_parallel_size of trainer.strategy to 1, or take another, such as TopK"
             )
-    if autoencoder.d_sae % mesh.size():
+    if autoencoder.d_sae % ranks:
         raise UserError(
-            f"d_sae is {autoencoder.d_sae} and trainer.strategy spreads the latents over {mesh.size()} ranks: make it "
-            "a multiple of their number"
+            f"d_sae is {autoencoder.d_sae} and trainer.strategy spreads the latents over {ranks} ranks: make it a "
+            "multiple of their number"
         )
-    autoencoder.mesh = mesh
 
 
 def latents_held(mesh: DeviceMesh | None, d_sae: int) -> range:
@@ -69,7 +69,7 @@ def place_parameters(module: nn.Module, by_rows: Iterable[nn.Parameter], mesh: D
         for name, parameter in list(part.named_parameters(recurse=False)):
             whole = placed(parameter.detach(), mesh, id(parameter) in cut)
             part.register_parameter(name, nn.Parameter(whole, parameter.requires_grad))
-    module.register_load_state_dict_pre_hook(_place_loaded)
+    module.register_load_state_dict_pre_hook(_place_loaded)  # type: ignore[no-untyped-call]
 
 
 def _place_loaded(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:

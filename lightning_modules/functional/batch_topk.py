@@ -167,8 +167,8 @@ def _over_shards(x: Tensor, encoder: _Encoder, k: int, shard: Shard) -> tuple[Te
     """As `_by_comparing`, of what the processes that share this one's rows keep together."""
     found, bar = _over_ranks(x, encoder, k, shard.ranks)
     maybe = (found.values >= bar.value).nonzero().squeeze(1)
-    rows, latents = found.places[maybe] // shard.count, found.places[maybe] % shard.count
-    places = rows * (shard.count * shard.ranks) + latents + shard.first
+    rows, latents = found.places[maybe] // shard.size, found.places[maybe] % shard.size
+    places = rows * (shard.size * shard.ranks) + latents + shard.first
     merged = _Candidates(*merged_entries(found.values[maybe], places, shard))
     return *_kept(merged, bar), bar.least
 

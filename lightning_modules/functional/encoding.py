@@ -48,7 +48,7 @@ def linear_topk(
     with torch.no_grad():
         if is_sharded(weight):
             shard = Shard.of(weight)
-            values, indices = _selected(x, local(weight), bias, min(k, shard.count), signed, screening)
+            values, indices = _selected(x, local(weight), bias, min(k, shard.size), signed, screening)
             values, indices = merged_largest(values, indices, k, shard, signed)
         else:
             values, indices = _selected(x, weight, bias, k, signed, screening)
@@ -74,7 +74,7 @@ def reconstructed_by(
         values, indices = linear_topk(x, W_enc[latents], bias[latents], k, signed)
         return sparse_decode(values, indices, W_dec[latents])
     shard = Shard.of(W_enc)
-    counts = torch.bincount(latents // shard.count, minlength=shard.ranks).clamp_max(k).tolist()
+    counts = torch.bincount(latents // shard.size, minlength=shard.ranks).clamp_max(k).tolist()
     own = held_of(latents, W_enc).rows
     if not len(own):  # the others ask all the same
         nothing = local(W_enc.detach()).new_zeros(len(x), W_dec.shape[1])

@@ -31,7 +31,8 @@ class Shard(NamedTuple):
     """The latents that this process holds."""
 
     first: int
-    count: int
+    size: int
+    """How many."""
     ranks: int
     """How many processes hold as many each."""
     group: Any
@@ -130,7 +131,7 @@ def placed_like(value: Tensor, like: Tensor) -> Tensor:
     by_rows = like.placements[0].is_shard()  # type: ignore[attr-defined]
     if by_rows and len(value) == len(like):
         shard = Shard.of(like)
-        value = value[shard.first : shard.first + shard.count].clone()
+        value = value[shard.first : shard.first + shard.size].clone()
     mesh = like.device_mesh  # type: ignore[attr-defined]
     return placed(value.to(local(like.detach()).device), mesh, by_rows)
 
@@ -139,8 +140,8 @@ def held_of(latents: Tensor, weight: Tensor) -> Held:
     """Those of the latents [n] whose rows of a weight this process holds: all, where it holds all."""
     if not is_sharded(weight):
         return Held(torch.arange(len(latents), device=latents.device), latents)
-    first, count = Shard.of(weight)[:2]
-    which = ((latents >= first) & (latents < first + count)).nonzero().squeeze(1)
+    first, size = Shard.of(weight)[:2]
+    which = ((latents >= first) & (latents < first + size)).nonzero().squeeze(1)
     return Held(which, latents[which] - first)
 
 
@@ -229,7 +230,7 @@ def among_largest(values: Tensor, k: int, counts: list[int], shard: Shard) -> Te
         counts: n of every rank.
         shard: whose ranks.
     """
-    width, rank = max(counts), shard.first // shard.count
+    width, rank = max(counts), shard.first // shard.size
     padded = nn.functional.pad(values, (0, width - values.shape[1]), value=-1.0)
     every = torch.stack(_gathered(padded, shard))
     every = every.nan_to_num(nan=torch.inf, posinf=torch.inf)
@@ -255,7 +256,7 @@ def merged_entries(values: Tensor, places: Tensor, shard: Shard) -> tuple[Tensor
 def own_entries(indices: Tensor, shard: Shard, rows: Tensor | None = None) -> OwnEntries:
     """Those of the kept latents [b, k], or [E] of named rows [E], that this process holds."""
     entries = indices.flatten()
-    places = ((entries >= shard.first) & (entries < shard.first + shard.count)).nonzero().squeeze(1)
+    places = ((entries >= shard.first) & (entries < shard.first + shard.size)).nonzero().squeeze(1)
     own_rows = torch.div(places, indices.shape[-1], rounding_mode="floor") if rows is None else rows[places]
     return OwnEntries(places, entries[places] - shard.first, own_rows)
 

@@ -86,7 +86,12 @@ def fit(
     """All that a training leaves: state, moments and figures, whole."""
     torch.manual_seed(0)
     data = InFloat64(str(store), batch_size=64, validation_share=0.1, test_share=0.1, block_rows=4)
-    model = SparseAutoencoding(autoencoder(), dead_after_tokens=200, sample_rows=512)
+    model = SparseAutoencoding(autoencoder(), dead_after_tokens=200, sample_rows=512, non_finite="roll_back")
+    # as the command line leaves it, for the export
+    kind = {"class_path": f"lightning_modules.autoencoders.{type(model.autoencoder).__name__}"}
+    instantiator = "lightning.pytorch.cli.instantiate_module"
+    own = {"autoencoder": {**kind, "init_args": {"d_sae": 24, "k": 3}}, "_instantiator": instantiator}
+    model.hparams.update({"_class_path": "lightning_modules.sparse_autoencoding.SparseAutoencoding", **own})
     trainer = Trainer(
         max_steps=STEPS,
         max_epochs=-1,

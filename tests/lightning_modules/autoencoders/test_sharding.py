@@ -23,7 +23,7 @@ from lightning_modules.autoencoders import (
     Skip,
     TopK,
     Transcoder,
-    shard_over,
+    refuse_unshardable,
 )
 from lightning_modules.autoencoders.wiring import random_unit_rows
 from lightning_modules.functional.sharded import gathered, held_of, local
@@ -58,7 +58,8 @@ def trainee(name: str, mesh: Any = None) -> Trainee:
     torch.set_default_dtype(torch.float64)
     autoencoder = VARIANTS[name]()
     if mesh is not None:
-        shard_over(autoencoder, mesh)
+        refuse_unshardable(autoencoder, mesh.size())
+        autoencoder.mesh = mesh
     hook_points = 2 if name in ("transcoder", "crosscoder") else 1
     shapes = {f"h{place}": WIDTH for place in range(hook_points)}
     normalizations: dict[str, Normalization] = {point: NoNormalization() for point in shapes}
@@ -154,21 +155,11 @@ def test_a_part_of_random_rows_is_that_of_all_of_them() -> None:
 @pytest.mark.parametrize("variant", [JumpReLU, ReLU, Gated, HierarchicalTopK, MatryoshkaBatchTopK])
 def test_what_needs_all_latents_at_once_refuses(variant: type[Autoencoder]) -> None:
     with pytest.raises(UserError, match=f"over 2 ranks and {variant.__name__} needs all of them"):
-        shard_over(variant(24), Ranks(2))
+        refuse_unshardable(variant(24), 2)
     with pytest.raises(UserError, match="CrossLayerTranscoder needs all of them"):
-        shard_over(TopK(24, 4, wiring=CrossLayerTranscoder()), Ranks(2))
+        refuse_unshardable(TopK(24, 4, wiring=CrossLayerTranscoder()), 2)
 
 
 def test_ranks_must_be_able_to_have_as_many_latents_each() -> None:
     with pytest.raises(UserError, match=r"d_sae is 25 and .* over 2 ranks: make it a multiple"):
-        shard_over(TopK(25, 4), Ranks(2))
-
-
-class Ranks:
-    """Of a mesh, how many there are."""
-
-    def __init__(self, count: int) -> None:
-        self.count = count
-
-    def size(self) -> int:
-        return self.count
+        refuse_unshardable(TopK(25, 4), 2)

@@ -246,6 +246,8 @@ def merged_entries(values: Tensor, places: Tensor, shard: Shard) -> tuple[Tensor
     """All ranks' values [n] at places [n] int64, in the order of the places; another rank may have more or fewer."""
     count = torch.tensor([len(values)], device=values.device)
     counts = [int(other) for other in torch.cat(_gathered(count, shard))]
+    if not any(counts):
+        return values, places
     padding = (0, max(counts) - len(values))
     parts = _gathered(nn.functional.pad(values, padding), shard), _gathered(nn.functional.pad(places, padding), shard)
     values, places = (torch.cat([p[:n] for p, n in zip(part, counts, strict=True)]) for part in parts)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.pytorch import Trainer
+from lightning.pytorch.demos.boring_classes import BoringModel
 from safetensors.torch import load_file
 from torch import Tensor, distributed
 
@@ -16,10 +17,11 @@ from callbacks import AtomicCheckpointIO, DeadNeuronResampling, SaveCheckpoints
 from datamodules.activations import ActivationDataModule
 from datamodules.shards import ActivationBatch
 from exports import find_trained, kind_of
-from lightning_modules.autoencoders import Autoencoder, BatchTopK, TopK
+from lightning_modules.autoencoders import Autoencoder, BatchTopK, JumpReLU, TopK
 from lightning_modules.functional import gathered
 from lightning_modules.sharding import LatentParallel
 from lightning_modules.sparse_autoencoding import SparseAutoencoding
+from run_store import UserError
 
 STEPS = 12
 SETTINGS = {"gradient_clip_val": 0.1, "accumulate_grad_batches": 2, "val_check_interval": 10}
@@ -41,19 +43,19 @@ class TheseProcesses(LightningEnvironment):
     creates_processes_externally = True
 
     def world_size(self) -> int:
-        return distributed.get_world_size()
+        return distributed.get_world_size() if distributed.is_initialized() else 1
 
     def set_world_size(self, size: int) -> None:
         pass
 
     def global_rank(self) -> int:
-        return distributed.get_rank()
+        return distributed.get_rank() if distributed.is_initialized() else 0
 
     def set_global_rank(self, rank: int) -> None:
         pass
 
     def local_rank(self) -> int:
-        return distributed.get_rank()
+        return self.global_rank()
 
     def node_rank(self) -> int:
         return 0
@@ -185,3 +187,24 @@ def exported_from(checkpoint: Path) -> dict[str, Tensor]:
         kind_of(trained).export(trained, folder, "safetensors")
     (file,) = folder.glob("*.safetensors")
     return load_file(file)
+
+
+def refused(store: Path, autoencoder: Autoencoder, tensor_parallel: int, devices: int) -> str:
+    """Why, before any process waits for another."""
+    settings = {**latent_parallel(1, tensor_parallel), "devices": devices}
+    trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, **settings)
+    with pytest.raises(UserError) as error:
+        trainer.fit(SparseAutoencoding(autoencoder), ActivationDataModule(str(store), batch_size=64))
+    return str(error.value)
+
+
+def test_what_cannot_be_shared_is_refused_before_any_process_waits(store: Path) -> None:
+    assert refused(store, JumpReLU(24), 2, 2).startswith(
+        "trainer.strategy spreads the latents over 2 ranks and JumpReLU needs all of them at once"
+    )
+    assert "d_sae is 25 and trainer.strategy spreads the latents over 2 ranks" in refused(store, TopK(25, 3), 2, 2)
+    assert "has 1 groups of 3 ranks and trainer.devices and trainer.num_nodes give 2" in refused(store, topk(), 3, 2)
+    settings = latent_parallel(1, 2)
+    trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, **settings)
+    with pytest.raises(UserError, match="BoringModel has no latents to share: set it to ddp"):
+        trainer.fit(BoringModel())

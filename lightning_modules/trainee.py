@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from lightning_modules.autoencoders import Autoencoder, LossTerm, Normalization
 from lightning_modules.evaluation import Evaluation
-from lightning_modules.functional import Codes, gathered, geometric_median
+from lightning_modules.functional import Codes, gathered, geometric_median, local
+from lightning_modules.functional.sharded import mean_over_latents
 from lightning_modules.members import Figures, refuse_unknown_hook_points
 from lightning_modules.memory_guard import Batch, MemoryGuard, Step
 from lightning_modules.schedules import steps_of
@@ -267,8 +268,10 @@ class Trainee(nn.Module):
     def scores(self) -> Figures:
         """Scalars over the rows since the last time; the metrics begin anew."""
         self.density = self.evaluation.density()
-        gauges = self.autoencoder.wiring.gauges(self.autoencoder.W_dec, self.pair.reconstructed_names)
-        scores: Figures = {**self.evaluation.scores(), **gauges}
+        W_dec = self.autoencoder.W_dec
+        gauges = self.autoencoder.wiring.gauges(local(W_dec.detach()), self.pair.reconstructed_names)
+        means = {name: mean_over_latents(gauge[None], W_dec) for name, gauge in gauges.items()}
+        scores: Figures = {**self.evaluation.scores(), **means}
         self.evaluation.reset()
         return scores
 

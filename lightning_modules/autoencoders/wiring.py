@@ -144,10 +144,10 @@ class Wiring(nn.Module, ABC):
         return Revival(direction, direction if self.same_space else torch.zeros_like(error))
 
     def gauges(self, W_dec: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
-        """Scalars by name that are worth a curve beside the scores of an evaluation.
+        """Scalars by name that are worth a curve beside the scores of an evaluation; each a mean over latents.
 
         Args:
-            W_dec: [s, d_out].
+            W_dec: [s, d_out], of all latents or of as many as other ranks have.
             names: of the hook points that are reconstructed.
         """
         return {}

@@ -10,7 +10,6 @@ from torch import Tensor
 from lightning_modules.autoencoders import (
     AbsTopK,
     Autoencoder,
-    BatchTopK,
     Crosscoder,
     CrossLayerTranscoder,
     Gated,
@@ -27,6 +26,7 @@ from lightning_modules.autoencoders import (
 )
 from lightning_modules.autoencoders.wiring import random_unit_rows
 from lightning_modules.functional.sharded import gathered, held_of, local
+from lightning_modules.memory_guard import Batch, MemoryGuard
 from lightning_modules.trainee import Trainee
 from run_store import UserError
 
@@ -36,11 +36,11 @@ VARIANTS: dict[str, Callable[[], Autoencoder]] = {
     "topk": lambda: TopK(D_SAE, 4),
     "k_wider_than_a_shard": lambda: TopK(D_SAE, 15, k_aux=8),
     "multi_topk": lambda: TopK(D_SAE, 4, multi_topk_coefficient=0.125),
+    "in_parts": lambda: TopK(D_SAE, 4),
     "screened": lambda: TopK(D_SAE, 4, screening=True),
     "abs_topk": lambda: AbsTopK(D_SAE, 4),
-    "batch_topk": lambda: BatchTopK(D_SAE, 4),
     "transcoder": lambda: TopK(D_SAE, 4, wiring=Transcoder(skip=True)),
-    "crosscoder": lambda: BatchTopK(D_SAE, 4, wiring=Crosscoder()),
+    "crosscoder": lambda: TopK(D_SAE, 4, wiring=Crosscoder()),
     "skip": lambda: TopK(D_SAE, 4, wiring=Skip(0.25, affine=True)),
 }
 
@@ -63,7 +63,7 @@ def trainee(name: str, mesh: Any = None) -> Trainee:
     hook_points = 2 if name in ("transcoder", "crosscoder") else 1
     shapes = {f"h{place}": WIDTH for place in range(hook_points)}
     normalizations: dict[str, Normalization] = {point: NoNormalization() for point in shapes}
-    made = Trainee(autoencoder)
+    made = Trainee(autoencoder, rows_at_once=5 if name == "in_parts" else None)
     made.configure(shapes, normalizations)
     made.start_from_data(activations(hook_points, 200, seed=1))
     made.begin(100, 10)
@@ -129,16 +129,27 @@ def compare(name: str, mesh: Any) -> dict[str, Tensor]:
 @pytest.mark.slow
 @pytest.mark.parametrize("ranks", [2, 3])
 def test_a_step_and_an_evaluation_are_those_of_one_process(on_ranks: Callable[..., list[Any]], ranks: int) -> None:
-    names = [name for name in VARIANTS if name != "batch_topk" and name != "crosscoder"]
-
     def work(rank: int) -> dict[str, dict[str, Tensor]]:
         mesh = mesh_of(1, ranks)["tensor_parallel"]
-        return {name: compare(name, mesh) for name in names}
+        return {name: compare(name, mesh) for name in VARIANTS}
 
     for differences in on_ranks(work, ranks):
         for name, of_one in differences.items():
             assert {"grad W_enc", "grad b_dec", "term reconstruction", "norm"} <= of_one.keys()
             assert {key: value for key, value in of_one.items() if value > 1e-10} == {}, name
+
+
+def test_memory_that_runs_out_on_one_of_the_ranks_ends_the_run() -> None:
+    autoencoder = TopK(D_SAE, 4)
+    autoencoder.build(WIDTH)
+    autoencoder.mesh = object()  # type: ignore[assignment]  # others, who would wait
+    (x,) = activations(1, ROWS, seed=1)
+
+    def attempt(size: int) -> None:
+        raise MemoryError
+
+    with pytest.raises(UserError, match=r"memory ran out on 16 rows, and ranks that share the latents cannot cut"):
+        MemoryGuard().within_memory(Batch.of(autoencoder, x, None, torch.Tensor), None, attempt)
 
 
 def test_a_part_of_random_rows_is_that_of_all_of_them() -> None:

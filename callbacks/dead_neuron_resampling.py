@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from datamodules.shards import ActivationBatch
+from lightning_modules.functional import held_of, local
 from lightning_modules.schedules import steps_of
 from lightning_modules.sparse_autoencoding import SparseAutoencoding
 from lightning_modules.trainee import Trainee
@@ -151,4 +152,4 @@ def forget(optimizer: Optimizer, parameters: Iterable[Tensor], latents: Tensor) 
     for parameter in parameters:
         for value in optimizer.state.get(parameter, {}).values():
             if isinstance(value, Tensor) and value.dim() and len(value) == len(parameter):
-                value[latents] = 0
+                local(value)[held_of(latents, value).rows] = 0

@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from backbones import load_tokenizer
+from datamodules.ranks import rank_of
 from datamodules.shards import (
     ActivationBatch,
     BlockShuffle,
@@ -193,7 +194,7 @@ class StoredRows(LightningDataModule, Generic[Loader]):
 
     @property
     def _rank(self) -> Rank:
-        return Rank(self.trainer.global_rank, self.trainer.world_size) if self.trainer else Rank()
+        return rank_of(self.trainer)
 
     def _evaluation_loader(self, split: Split) -> EvaluationLoader:
         order = self._splits[split]

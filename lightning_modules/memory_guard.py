@@ -23,7 +23,7 @@ from torch import Tensor, distributed
 from torch.nn import Parameter
 
 from lightning_modules.autoencoders import Autoencoder, LossTerm, Whole, WholeBatch, whole_of_ranks
-from lightning_modules.functional import deferred
+from lightning_modules.functional import deferred, whole_gradient
 from run_store import UserError
 
 T = TypeVar("T")
@@ -142,7 +142,8 @@ class Batch:
 def gradients_of(loss: Tensor, parameters: Sequence[Tensor], grad: Tensor) -> list[Tensor]:
     """grad · ∂loss/∂p for every parameter p, zeros where the loss does not depend on it."""
     with torch.autocast(loss.device.type, enabled=False):
-        return list(torch.autograd.grad(loss, parameters, grad.to(loss.dtype), materialize_grads=True))
+        gradients = torch.autograd.grad(loss, parameters, grad.to(loss.dtype), materialize_grads=True)
+    return [whole_gradient(gradient, parameter) for gradient, parameter in zip(gradients, parameters, strict=True)]
 
 
 @contextmanager
@@ -171,6 +172,7 @@ class MemoryGuard:
 
     Each rank has a size of its own, since the gradient does not depend on it: nobody is asked at every step. What is
     saved is the smallest (`agree`). A rank that cannot go on at all stops; whoever launched it ends the others.
+    Ranks that share the latents meet in the middle of a step: there the first that runs out of memory ends the run.
 
     Args:
         rows_at_once: rows of a batch that are computed at once from the start; None begins with whole batches.
@@ -220,6 +222,11 @@ class MemoryGuard:
             except (MemoryError, RuntimeError) as error:
                 if not ran_out_of_memory(error):
                     raise
+                if batch.autoencoder.mesh is not None:
+                    raise UserError(
+                        f"memory ran out on {size} rows, and ranks that share the latents cannot cut a batch on the "
+                        "way: lower data.batch_size, or set model.rows_at_once"
+                    ) from error
                 size = -(-size // 2) if size > 1 and batch.autoencoder.rows_are_independent else 0
         if done is None:
             give_up()

@@ -27,6 +27,7 @@ from lightning_modules.autoencoders.normalization import (
 from lightning_modules.autoencoders.over_ranks import whole_of_ranks
 from lightning_modules.autoencoders.p_anneal import PAnneal
 from lightning_modules.autoencoders.relu import ReLU
+from lightning_modules.autoencoders.sharding import refuse_unshardable
 from lightning_modules.autoencoders.skip import Skip
 from lightning_modules.autoencoders.topk import TopK
 from lightning_modules.autoencoders.transcoder import Transcoder
@@ -68,5 +69,6 @@ __all__ = [
     "Whole",
     "WholeBatch",
     "Wiring",
+    "refuse_unshardable",
     "whole_of_ranks",
 ]

@@ -32,6 +32,7 @@ class BatchTopK(Autoencoder):
     """
 
     rows_are_independent = False
+    shardable = True
     revived_length = 0.7
 
     def __init__(

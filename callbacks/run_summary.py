@@ -44,11 +44,12 @@ class RunSummary(ClosingSummary):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Makes the diagnosis, while the weights are still on their device."""
         if trainer.is_global_zero:
-            self._diagnosis = self._diagnosed(pl_module)
+            self._diagnosis = self._diagnosed(trainer, pl_module)
 
-    def _diagnosed(self, module: Any) -> str:
+    def _diagnosed(self, trainer: Trainer, module: Any) -> str:
         """Writes the diagnosis, and returns it as text where it is worth a look."""
         sample = [part.to(module.device) for part in module.data.sample(DIAGNOSED_ROWS).activations]
+        sample = trainer.precision_plugin.convert_input(sample)
         plain, told = {}, ""
         for name, member, pair in module.members.pairs(sample):
             dead = never_firing(member)

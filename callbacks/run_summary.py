@@ -47,11 +47,12 @@ class RunSummary(ClosingSummary):
         # ranks that share the latents cannot be asked one by one
         together = any(member.autoencoder.mesh is not None for member in pl_module.members.by_name.values())
         if trainer.is_global_zero and not together:
-            self._diagnosis = self._diagnosed(pl_module)
+            self._diagnosis = self._diagnosed(trainer, pl_module)
 
-    def _diagnosed(self, module: Any) -> str:
+    def _diagnosed(self, trainer: Trainer, module: Any) -> str:
         """Writes the diagnosis, and returns it as text where it is worth a look."""
         sample = [part.to(module.device) for part in module.data.sample(DIAGNOSED_ROWS).activations]
+        sample = trainer.precision_plugin.convert_input(sample)
         plain, told = {}, ""
         for name, member, pair in module.members.pairs(sample):
             dead = never_firing(member)

@@ -33,6 +33,10 @@ class LoadsFolders(LightningModule):
         return super().load_from_checkpoint(file, map_location, hparams_file, strict, weights_only, **kwargs)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Sees to it that a training with a limit of steps goes on rightly from the end of an epoch."""
-        if self._trainer is not None and self._trainer.max_steps != -1 and "loops" in checkpoint:
+        """Sees to it that a training goes on exactly where it was."""
+        if self._trainer is None:
+            return
+        # Lightning does so after the state is loaded, which is then rounded to what buffers are made in
+        self._trainer.precision_plugin.convert_module(self)
+        if self._trainer.max_steps != -1 and "loops" in checkpoint:
             begin_next_epoch(checkpoint["loops"]["fit_loop"])

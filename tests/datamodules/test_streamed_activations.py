@@ -5,6 +5,7 @@ import threading
 from collections import Counter
 from itertools import islice
 from time import sleep
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -169,6 +170,15 @@ def test_a_cursor_into_another_order_is_refused(make_data, settings, name):
     other = make_data(stage=None, **settings)
     other.load_state_dict({"cursor": state})
     with pytest.raises(UserError, match=f"made with {name} and this run has"):
+        other.setup("fit")
+
+
+def test_a_cursor_of_another_number_of_devices_is_refused(make_data):
+    state = make_data().train_dataloader().state_dict()
+    other = make_data(stage=None)
+    other.trainer = SimpleNamespace(global_rank=0, world_size=2)
+    other.load_state_dict({"cursor": state})
+    with pytest.raises(UserError, match="set the number of devices back to 1 or start a new run"):
         other.setup("fit")
 
 

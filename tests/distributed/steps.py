@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +14,10 @@ from torch.testing import assert_close
 from tests.distributed.ranks import ddp
 
 TOLERANCE = 1e-10
+COUNTED = {
+    f"val/{name}" for name in ("l0", "dead", "dense", "ndcg@10", "mrr@10", "recall@10", "map", "triplet_accuracy")
+}
+"""Figures that are made of counts alone."""
 
 
 class Noted(Callback):
@@ -38,14 +43,21 @@ class Noted(Callback):
 
 
 def trained(
-    model: LightningModule, data: LightningDataModule, *callbacks: Callback, steps: int = 4, **settings: Any
+    model: LightningModule,
+    data: LightningDataModule,
+    *callbacks: Callback,
+    steps: int = 4,
+    resume: Path | None = None,
+    seed: int = 0,
+    **settings: Any,
 ) -> dict[str, Any]:
     """Trains in float64 for a few steps, and validates once, in one of the processes of `on_ranks` or alone.
 
     The ranks begin with the same weights and no buffer is handed from one to the others: they agree by themselves.
+    `resume` is the checkpoint to go on from.
     """
     # under DDP Lightning begins once more with the numbers of this seed, which it keeps in the environment
-    seed_everything(0, verbose=False)
+    seed_everything(seed, verbose=False)
     noted = Noted()
     connected = distributed.is_initialized()
     several = {"strategy": ddp(broadcast_buffers=False), "devices": distributed.get_world_size()} if connected else {}
@@ -69,7 +81,7 @@ def trained(
             **settings,
         }
     )
-    trainer.fit(model, data)
+    trainer.fit(model, data, ckpt_path=resume)
     os.environ.pop("PL_GLOBAL_SEED")
     return {
         "losses": torch.stack(noted.losses),
@@ -92,6 +104,8 @@ def assert_same_science(alone: dict[str, Any], together: list[dict[str, Any]]) -
         assert_same_values(rank["state"], alone["state"], TOLERANCE)
         # torchmetrics gives float32
         assert_same_values(rank["figures"], alone["figures"], 1e-6)
+        for name in COUNTED.intersection(alone["figures"]):
+            assert torch.equal(rank["figures"][name], alone["figures"][name]), name
     assert all(
         torch.equal(rank["state"][name], value) for rank in together for name, value in together[0]["state"].items()
     )

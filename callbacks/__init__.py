@@ -1,6 +1,6 @@
 from callbacks.activation_writer import ActivationWriter
 from callbacks.backup import Backup
-from callbacks.backup_target import check_url
+from callbacks.calibration import Calibration, slowest
 from callbacks.checkpoint_io import AtomicCheckpointIO, SaveOptions
 from callbacks.checkpoint_retention import CheckpointRetention
 from callbacks.collapse_alarm import CollapseAlarm
@@ -26,6 +26,7 @@ __all__ = [
     "ActivationWriter",
     "AtomicCheckpointIO",
     "Backup",
+    "Calibration",
     "CheckpointRetention",
     "CollapseAlarm",
     "DeadNeuronResampling",
@@ -48,5 +49,5 @@ __all__ = [
     "SplicedEvaluation",
     "TrainingProgress",
     "TripletPreview",
-    "check_url",
+    "slowest",
 ]

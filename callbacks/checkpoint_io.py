@@ -11,7 +11,9 @@ from typing import Any
 
 from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
 
+from callbacks.saving_together import SavingTogether
 from lightning_modules.checkpoint_files import CheckpointParts, MapLocation, load_plain, read_checkpoint
+from lightning_modules.sharded_files import EVERY_ROW
 from run_store.checkpoints import demand_space, new_checkpoint, remove_checkpoint
 
 
@@ -37,9 +39,15 @@ class AtomicCheckpointIO(CheckpointIO):
     An asynchronous save copies the state on the training thread, into memory that it keeps, and leaves hashing, writing
     and flushing to a thread of its own. One save is under way at a time: the next one waits for it, and so do a load
     and the end of the process. What went wrong in it is raised by whatever waits for it.
+
+    A checkpoint with tensors that are cut by latents is saved by all processes together (`SavingTogether`): each calls
+    `save_checkpoint`.
     """
 
     def __init__(self) -> None:
+        self.part = EVERY_ROW
+        """Whose rows of such tensors a load reads; what ranks that share latents have is set by their strategy."""
+        self._together: SavingTogether | None = None
         self.newest: Path | None = None
         """The last checkpoint that this process has written: its hashes were made from what is on the disk."""
         self._writer: ThreadPoolExecutor | None = None
@@ -64,7 +72,10 @@ class AtomicCheckpointIO(CheckpointIO):
         self.drain()
         options = storage_options or SaveOptions()
         parts, target = CheckpointParts.of(checkpoint), Path(path)
-        demand_space(target, parts.bytes())
+        if parts.rows is None:
+            demand_space(target, parts.bytes())
+        elif self._together is None:
+            self._together = SavingTogether()
         if not options.asynchronous:
             self._write(parts, target, options.metrics)
             return
@@ -76,9 +87,13 @@ class AtomicCheckpointIO(CheckpointIO):
         self._under_way = self._writer.submit(self._write, self._snapshot, target, dict(options.metrics))
 
     def _write(self, parts: CheckpointParts, target: Path, metrics: Mapping[str, float]) -> None:
-        step, epoch = int(parts.rest.get("global_step", 0)), int(parts.rest.get("epoch", 0))
-        with new_checkpoint(target, step, epoch, metrics) as folder:
-            parts.write(folder)
+        if parts.rows is None:
+            step, epoch = parts.moment()
+            with new_checkpoint(target, step, epoch, metrics) as folder:
+                parts.write(folder)
+        else:
+            assert self._together is not None  # save_checkpoint has seen to it
+            self._together.save(parts, target, metrics)
         self.newest = target
 
     def drain(self) -> None:
@@ -108,7 +123,9 @@ class AtomicCheckpointIO(CheckpointIO):
             UserError: it is missing, damaged, or holds more than tensors and plain values.
         """
         self.drain()
-        return load_plain(path, map_location) if os.path.isfile(path) else read_checkpoint(path, map_location)
+        return (
+            load_plain(path, map_location) if os.path.isfile(path) else read_checkpoint(path, map_location, self.part)
+        )
 
     def remove_checkpoint(self, path: str | os.PathLike[str]) -> None:
         """Removes a checkpoint as a whole."""
@@ -129,4 +146,4 @@ class AtomicCheckpointIO(CheckpointIO):
         finally:
             if self._writer is not None:
                 self._writer.shutdown()
-            self._writer = self._snapshot = None
+            self._writer = self._snapshot = self._together = None

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from datamodules.synthetic import Truth
 from datamodules.synthetic_activations import SyntheticActivations
-from lightning_modules.functional import Codes, best_matching, max_cosines
+from lightning_modules.functional import Codes, best_matching, gathered, max_cosines
 from lightning_modules.members import Figures
 from lightning_modules.metrics import Absorption
 from lightning_modules.trainee import Trainee
@@ -84,7 +84,7 @@ class Comparison:
         self.signed = member.autoencoder.signed
         self.seen = int(member.tokens_seen)
         self.device = member.tokens_seen.device
-        self.learned = member.autoencoder.W_dec.detach().float().cpu()
+        self.learned = gathered(member.autoencoder.W_dec.detach()).float().cpu()
         self.matching = best_matching(truth.atoms, self.learned, self.signed)
         hierarchical = bool((truth.parents >= 0).any())
         self.absorption = Absorption(truth.parents).to(self.device) if hierarchical else None

@@ -9,6 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 
+from datamodules.ranks import rank_of
 from run_store import UserError
 
 RATE = "{:,.0f}"
@@ -50,7 +51,7 @@ class TrainingProgress(TQDMProgressBar):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self._done += self._model(pl_module).pace_of(batch) * trainer.world_size
+        self._done += self._model(pl_module).pace_of(batch) * rank_of(trainer).world_size
         if (batch_idx + 1) % self.refresh_rate == 0 and self._started is not None:
             self._rate = self._done / (time.perf_counter() - self._started)
             self._started = None

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Trainer
 
 from callbacks.closing_summary import Closing, ClosingSummary
 from lightning_modules.diagnosis import Diagnosis
@@ -36,14 +36,17 @@ TOLD_ABOVE = 0.01
 class RunSummary(ClosingSummary):
     """Prints the resume command at the start and a table at the end, with a diagnosis where more than 1% of the latents
     are dead: why, and which loss terms reach them. RUN_FOLDER/diagnosis.json holds it whatever their share. Of a sweep
-    the table has a row a member, and the diagnosis is told and kept of each.
+    the table has a row a member, and the diagnosis is told and kept of each. There is no
+    diagnosis of latents that ranks share.
     """
 
     _diagnosis = ""
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Makes the diagnosis, while the weights are still on their device."""
-        if trainer.is_global_zero:
+        # ranks that share the latents cannot be asked one by one
+        together = any(member.autoencoder.mesh is not None for member in pl_module.members.by_name.values())
+        if trainer.is_global_zero and not together:
             self._diagnosis = self._diagnosed(pl_module)
 
     def _diagnosed(self, module: Any) -> str:

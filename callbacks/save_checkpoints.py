@@ -15,6 +15,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from callbacks.checkpoint_io import AtomicCheckpointIO, SaveOptions
 from callbacks.vote import Vote
+from lightning_modules.sharding import LatentParallel
 from run_store import UserError
 from run_store.checkpoints import add_metrics, checkpoint_path, sweep_leftovers
 
@@ -63,13 +64,13 @@ class SaveCheckpoints(Checkpoint):
             return
         _io_of(trainer)
         strategy = type(trainer.strategy)
-        if (
+        if strategy is not LatentParallel and (
             strategy.save_checkpoint is not Strategy.save_checkpoint
             or strategy.load_checkpoint is not Strategy.load_checkpoint
         ):
             raise UserError(
                 f"{strategy.__name__} writes checkpoints in its own way, which SaveCheckpoints cannot vouch for: "
-                "set trainer.strategy to auto or ddp"
+                "set trainer.strategy to auto, ddp or LatentParallel"
             )
         folder = self.folder(trainer)
         if folder is not None and trainer.is_global_zero:

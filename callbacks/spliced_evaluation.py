@@ -11,6 +11,7 @@ from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 
 from backbones import CleanPass, Extractor, SplicedModel, has_language_head
+from datamodules.ranks import rank_of
 from datamodules.shards import ActivationBatch
 from datamodules.stored_rows import StoredRows
 from datamodules.text import TokenBatch
@@ -151,8 +152,9 @@ class SplicedEvaluation(Callback):
         text = data.text.part(split, data.seed, *data.shares.values(), self.tokens)  # type: ignore[attr-defined]
         text.batch_size = self.batch_size
         means = self._means(trainer)
+        rank = rank_of(trainer)
         for number, batch in enumerate(text.batches()):
-            if number % trainer.world_size == trainer.global_rank:
+            if number % rank.world_size == rank.rank:
                 self._update(metrics, trainer, pl_module, batch, means)
         return {prefix: dict(metric.compute()) for prefix, metric in metrics.items()}
 

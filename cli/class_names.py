@@ -52,6 +52,7 @@ from lightning_modules.contrastive_embedding import ContrastiveEmbedding
 from lightning_modules.functional import Binary, Cosine, Int8
 from lightning_modules.losses import AnglE, CoSENT, InfoNCE, MarginMSE, Matryoshka, Triplet
 from lightning_modules.schedules import WarmupDecay
+from lightning_modules.sharding import LatentParallel
 from lightning_modules.sparse_autoencoding import SparseAutoencoding
 from tracking import MLflowTracker, RunCSVLogger, WandbTracker
 
@@ -91,6 +92,7 @@ __all__ = [
     "Int8",
     "JointExtractor",
     "JumpReLU",
+    "LatentParallel",
     "LayerNormalization",
     "LoRA",
     "LogNormal",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,6 @@ from callbacks import (
     RandomStates,
     RunRecordKeeper,
     RunStopped,
-    check_url,
 )
 from cli.environments import STORES, store_moved, with_environment
 from cli.launch import DecidedElsewhere, Launch, Plan
@@ -37,6 +36,7 @@ from cli.sources import find_measured
 from cli.starting import Asked, Start, start
 from cli.trainer_settings import refuse_impossible
 from lightning_modules.memory_guard import ran_out_of_memory
+from remote_files import check_url, is_url
 from run_store import UserError
 from run_store.paths import place_here
 
@@ -49,8 +49,12 @@ class NothingToDo(Exception):  # noqa: N818  (it is no error)
     """The run that was asked for is complete."""
 
 
-def run(arguments: Sequence[str]) -> int:
+def run(arguments: Sequence[str], carry_out: Callable[[Sequence[str], Launch], object] | None = None) -> int:
     """Parses and carries out one command.
+
+    Args:
+        arguments: as on the command line, without the program's name.
+        carry_out: what does it; FulguriteCLI by default.
 
     Returns:
         The exit code.
@@ -62,7 +66,7 @@ def run(arguments: Sequence[str]) -> int:
     argv, arguments = sys.argv, with_environment(with_overlays(arguments))
     launch = Launch()
     try:
-        FulguriteCLI(arguments, launch)
+        (carry_out or FulguriteCLI)(arguments, launch)
         launch.leave()
     except NothingToDo:
         return 0
@@ -159,10 +163,11 @@ class FulguriteCLI(LightningCLI):
     def _settle_places(self, settings: Namespace) -> None:
         """Paths in one form, and stores where the environment has them."""
         run = settings.run
-        run.folder, run.stores = place_here(run.folder, "run.folder"), place_here(run.stores, "run.stores")
+        run.folder = place_here(run.folder, "run.folder")
+        run.stores = run.stores if is_url(run.stores) else place_here(run.stores, "run.stores")
         data = settings.get("data")
         if data is not None and (store := data.init_args.get("store")) is not None:
-            data.init_args.store = place_here(store, "data.store")
+            data.init_args.store = store if is_url(store) else place_here(store, "data.store")
         if run.stores == STORES:
             return
         for inside in (data, *_as_list(settings.trainer.get("callbacks"))):
@@ -172,7 +177,7 @@ class FulguriteCLI(LightningCLI):
 
     def _start(self, settings: Namespace) -> None:
         if self.run_settings.backup is not None:
-            check_url(self.run_settings.backup)
+            check_url(self.run_settings.backup, "run.backup")
         config = yaml.safe_load(self.config_text)
 
         def decide() -> Plan:

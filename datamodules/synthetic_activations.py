@@ -10,6 +10,7 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
+from datamodules.ranks import rank_of
 from datamodules.shards import ActivationBatch, EvaluationLoader, Rank, Split, TrainingLoader, read_batch
 from datamodules.synthetic import EndlessOrder, FeatureSettings, SyntheticStream, Truth
 from run_store import UserError
@@ -130,7 +131,7 @@ class SyntheticActivations(LightningDataModule):
 
     @property
     def _rank(self) -> Rank:
-        return Rank(self.trainer.global_rank, self.trainer.world_size) if self.trainer else Rank()
+        return rank_of(self.trainer)
 
     def _order(self, split: Split) -> EndlessOrder:
         # held-out rows come first, because training has no end

@@ -2,6 +2,7 @@
 
 `model.safetensors` stands on its own: its header carries the hyper-parameters too, so that a trained model can be
 loaded without the optimiser's state, which is twice as large. `state.ckpt` is everything else that a resume needs.
+What is cut by latents lies beside them in parts (`sharded_files.py`), which are read as whole tensors or as own rows.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from lightning_modules.sharded_files import EVERY_ROW, OwnRows, Part, put_back, read_rows, row_files, take_apart
 from run_store import UserError
 from run_store.checkpoints import damage
 
@@ -43,11 +45,13 @@ class CheckpointParts:
         weights: tensors of the model, each once, none sharing memory with another.
         shared: name of a tied tensor → name in `weights` that holds it.
         rest: the checkpoint without `weights` and `shared`.
+        rows: what this process holds of tensors that are cut by latents, which the others are without.
     """
 
     weights: dict[str, Tensor]
     shared: dict[str, str]
     rest: dict[str, Any]
+    rows: OwnRows | None = None
 
     @classmethod
     def of(cls, checkpoint: Mapping[str, Any]) -> CheckpointParts:
@@ -59,8 +63,9 @@ class CheckpointParts:
             rest["state_dict"] = others
         if versions := getattr(state, "_metadata", None):
             rest[VERSIONS] = {name: dict(value) for name, value in versions.items()}
+        tensors, rest, rows = take_apart(tensors, rest)
         weights, shared = _each_once(tensors)
-        return cls(weights, shared, rest)
+        return cls(weights, shared, rest, rows)
 
     def snapshot(self, spent: CheckpointParts | None = None) -> CheckpointParts:
         """A copy on the CPU that training cannot change any more.
@@ -72,18 +77,27 @@ class CheckpointParts:
         spare: Spare = {}
         for tensor in [] if spent is None else spent.tensors():
             spare.setdefault((tensor.shape, tensor.dtype), []).append(tensor)
-        return CheckpointParts(_copied(self.weights, spare), self.shared, _copied(self.rest, spare))
+        rows = self.rows
+        if rows is not None:
+            rows = OwnRows(_copied(rows.weights, spare), _copied(rows.state, spare), rows.part)
+        return CheckpointParts(_copied(self.weights, spare), self.shared, _copied(self.rest, spare), rows)
 
     def tensors(self) -> list[Tensor]:
-        """Every tensor there is."""
-        return [*self.weights.values(), *_tensors_in(self.rest)]
+        """Every tensor there is in this process."""
+        cut = [] if self.rows is None else [*self.rows.weights.values(), *self.rows.state.values()]
+        return [*self.weights.values(), *_tensors_in(self.rest), *cut]
+
+    def moment(self) -> tuple[int, int]:
+        """Optimiser step and epoch that it is of."""
+        return int(self.rest.get("global_step", 0)), int(self.rest.get("epoch", 0))
 
     def bytes(self) -> int:
-        """About what the files will take."""
-        return sum(tensor.nbytes + 256 for tensor in self.tensors())
+        """About what the files will take, those of all ranks."""
+        ranks = 1 if self.rows is None else self.rows.part.ranks
+        return sum(tensor.nbytes + 256 for tensor in self.tensors()) * ranks
 
     def write(self, folder: Path) -> None:
-        """Writes both files into an empty folder."""
+        """Writes both files into a folder; `rows` are left to whoever holds them."""
         header = {name: self.rest[name] for name in HEADER if name in self.rest}
         written = {"format": "pt", "shared": json.dumps(self.shared)}
         if (text := _as_json(header)) is not None:
@@ -93,16 +107,19 @@ class CheckpointParts:
             torch.save(self.rest, file)
 
 
-def read_checkpoint(folder: str | os.PathLike[str], map_location: MapLocation = "cpu") -> dict[str, Any]:
-    """The whole checkpoint as Lightning dumped it, every hash looked at first.
+def read_checkpoint(
+    folder: str | os.PathLike[str], map_location: MapLocation = "cpu", part: Part = EVERY_ROW
+) -> dict[str, Any]:
+    """The whole checkpoint as Lightning dumped it, every hash looked at first; of what is cut by latents the rows that
+    `part` says.
 
     Raises:
         UserError: it is missing or damaged, or holds more than tensors and plain values.
     """
     folder = Path(folder)
     _refuse_damage(folder)
-    checkpoint = load_plain(folder / STATE, map_location)
-    return _with_state_dict(checkpoint, read_weights(folder / WEIGHTS)[0])
+    checkpoint = put_back(load_plain(folder / STATE, map_location), read_rows(folder, "state", part))
+    return _with_state_dict(checkpoint, read_weights(folder / WEIGHTS, part)[0])
 
 
 def read_model(folder: str | os.PathLike[str]) -> dict[str, Any]:
@@ -115,7 +132,7 @@ def read_model(folder: str | os.PathLike[str]) -> dict[str, Any]:
         UserError: it is missing or damaged.
     """
     folder = Path(folder)
-    _refuse_damage(folder, WEIGHTS)
+    _refuse_damage(folder, model_alone=True)
     weights, header = read_weights(folder / WEIGHTS)
     if header is None:  # it holds what JSON cannot
         whole = read_checkpoint(folder)
@@ -130,7 +147,7 @@ def read_hyper_parameters(folder: str | os.PathLike[str]) -> dict[str, Any]:
         UserError: the checkpoint is missing or damaged.
     """
     folder = Path(folder)
-    _refuse_damage(folder, WEIGHTS)
+    _refuse_damage(folder, model_alone=True)
     header = read_header(folder / WEIGHTS)
     if header is None:  # it holds what JSON cannot
         header = read_checkpoint(folder)
@@ -151,8 +168,11 @@ def as_one_file(path: str | os.PathLike[str]) -> Any:
     return buffer
 
 
-def read_weights(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
-    """Tensors of a weights file with tied ones tied, and its header, None where it has none.
+def read_weights(
+    path: str | os.PathLike[str], part: Part = EVERY_ROW
+) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
+    """Tensors of a weights file with tied ones tied, and its header, None where it has none; with those that lie beside
+    it cut by latents, of which only the rows are read that `part` says.
 
     Raises:
         UserError: it is damaged.
@@ -163,6 +183,7 @@ def read_weights(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (it is not a dict)
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path} is missing or damaged: use another checkpoint") from error
+    weights |= read_rows(Path(path).parent, "model", part)
     weights |= {name: weights[holder] for name, holder in json.loads(written.get("shared", "{}")).items()}
     return weights, _header_in(written)
 
@@ -206,9 +227,10 @@ def _with_state_dict(rest: dict[str, Any], weights: dict[str, Tensor]) -> dict[s
     return {**rest, "state_dict": state}
 
 
-def _refuse_damage(folder: Path, only: str | None = None) -> None:
+def _refuse_damage(folder: Path, model_alone: bool = False) -> None:
     if not folder.is_dir():
         raise UserError(f"there is no checkpoint {folder}")
+    only = [WEIGHTS, *row_files(folder, "model")] if model_alone else None
     if why := damage(folder, only):
         raise UserError(f"the checkpoint {folder} is damaged ({why}): use another one of {folder.parent}")
 

@@ -26,6 +26,7 @@ from torch.autograd.function import once_differentiable
 from torch.optim import Optimizer
 
 from datamodules.shards import ActivationBatch
+from lightning_modules.functional import is_sharded, placed_like
 from run_store import UserError, write_json
 
 Policy = Literal["stop", "skip", "roll_back"]
@@ -157,6 +158,17 @@ class Snapshot(NamedTuple):
         states = [{name: _copy(v) for name, v in optimizer.state.get(p, {}).items()} for p in parameters]
         return cls(step, [_copy(parameter) for parameter in parameters], states)
 
+    def held_as(self, parameters: Sequence[Tensor]) -> Snapshot:
+        """The same, where ranks hold a part of the parameters each of these."""
+        if not any(is_sharded(parameter) for parameter in parameters):
+            return self
+        weights = [placed_like(own, like) for own, like in zip(self.weights, parameters, strict=True)]
+        states = [
+            {name: placed_like(v, like) if isinstance(v, Tensor) and v.dim() else v for name, v in own.items()}
+            for own, like in zip(self.states, parameters, strict=True)
+        ]
+        return Snapshot(self.step, weights, states)
+
     @torch.no_grad()
     def restore(self, optimizer: Optimizer, parameters: Sequence[Tensor]) -> None:
         """Puts them back; the learning rate and all else that belongs to the schedule goes on."""
@@ -268,10 +280,15 @@ class NonFiniteWatch:
         snapshot = None if self._snapshot is None else self._snapshot._asdict()
         return {"left_out": self.left_out, "in_a_row": self._in_a_row, "snapshot": snapshot}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """As `state_dict` gave it."""
+    def load_state_dict(self, state: Mapping[str, Any], parameters: Sequence[Tensor] = ()) -> None:
+        """As `state_dict` gave it.
+
+        Args:
+            state: plain values and tensors.
+            parameters: those that are rolled back, whose way of being held a snapshot takes on.
+        """
         self.left_out, self._in_a_row = state["left_out"], state["in_a_row"]
-        self._snapshot = None if state["snapshot"] is None else Snapshot(**state["snapshot"])
+        self._snapshot = None if state["snapshot"] is None else Snapshot(**state["snapshot"]).held_as(parameters)
 
 
 def _see(path: Path | None) -> str:
@@ -279,4 +296,7 @@ def _see(path: Path | None) -> str:
 
 
 def _copy(value: Any) -> Any:
-    return value.detach().to("cpu", copy=True) if isinstance(value, Tensor) else value
+    if not isinstance(value, Tensor):
+        return value
+    # what ranks have a part of each stays where it is
+    return value.detach().clone() if is_sharded(value) else value.detach().to("cpu", copy=True)

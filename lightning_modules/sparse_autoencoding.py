@@ -21,7 +21,7 @@ from lightning_modules.folder_checkpoints import LoadsFolders
 from lightning_modules.functional import Codes
 from lightning_modules.hyperparameters import keep_plain
 from lightning_modules.latent_predictions import LatentPredictor
-from lightning_modules.members import Figures, Member, telling, under_names
+from lightning_modules.members import Figures, Member, mean_over_ranks, telling, under_names
 from lightning_modules.memory_guard import Step, memory_told
 from lightning_modules.non_finite import (
     NonFiniteWatch,
@@ -34,6 +34,7 @@ from lightning_modules.non_finite import (
 from lightning_modules.optimizer_settings import check_optimizer
 from lightning_modules.predictions import AnswerSettings, Sample
 from lightning_modules.schedules import WarmupDecay
+from lightning_modules.sharding import average_gradients, latents_mesh, sharing_batch, start_alike
 from lightning_modules.sides import agreed_shapes
 from lightning_modules.sweep import Members
 from lightning_modules.trainee import Trainee
@@ -151,6 +152,10 @@ class SparseAutoencoding(LoadsFolders):
         self.members.check(None if data is None else data.hook_point_names())
         check_optimizer(self.make_optimizer)
 
+    def check_sharing(self, ranks: int) -> None:
+        """As that of the members."""
+        self.members.check_sharing(ranks)
+
     def configure_model(self) -> None:
         """Builds weights and metrics, once.
 
@@ -162,7 +167,8 @@ class SparseAutoencoding(LoadsFolders):
         shapes = agreed_shapes(None if self._trainer is None else self.data.shapes, self.shapes)
         if not self.members.configured:
             self.shapes = self.hparams["shapes"] = shapes
-            self.members.configure(shapes, self.make_normalization)
+            self.members.configure(shapes, self.make_normalization, latents_mesh(self.device_mesh))
+            start_alike(self.parameters(), self.device_mesh)
 
     def on_fit_start(self) -> None:
         """Estimates the start values, unless a checkpoint has brought them.
@@ -236,13 +242,14 @@ class SparseAutoencoding(LoadsFolders):
     def _count_tokens(self, steps: Mapping[str, Step], rows: int) -> None:
         """Adds this batch, on every rank, to the counters."""
         counts = [step.firing_counts for step in steps.values()]
-        if self.trainer.world_size > 1:
+        sharing, group = sharing_batch(self.device_mesh, self.trainer.world_size)
+        if sharing > 1:
             # int32, which is half the bytes: a step has fewer rows than that holds
             over_ranks = torch.cat(counts).int()
-            distributed.all_reduce(over_ranks)
+            distributed.all_reduce(over_ranks, group=group)
             counts = list(torch.split(over_ranks, [len(own) for own in counts]))
         for member, own in zip(self.members.by_name.values(), counts, strict=True):
-            member.count(own, rows * self.trainer.world_size)
+            member.count(own, rows * sharing)
 
     def _log_steps(self, steps: Mapping[str, Step], rows: int) -> None:
         groups = self.trainer.optimizers[0].param_groups
@@ -252,9 +259,10 @@ class SparseAutoencoding(LoadsFolders):
             if self.watches[name].left_out:
                 own["steps_left_out"] = float(self.watches[name].left_out)
             figures[self.members.prefix(name)] = own
-        self.log_figures("train", figures)
+        self.log_figures("train", mean_over_ranks(figures))
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        average_gradients(self.parameters(), self.device_mesh)
         for member in self.members.by_name.values():
             member.autoencoder.before_optimizer_step()
 
@@ -343,11 +351,13 @@ class SparseAutoencoding(LoadsFolders):
         """Raises:
         UserError: it is of other members.
         """
+        super().on_load_checkpoint(checkpoint)
         if "memory" in checkpoint:  # a model's weights come alone
             self.members.refuse_others(checkpoint["memory"])
             for name, member in self.members.by_name.items():
                 member.memory.load_state_dict(checkpoint["memory"][name])
-                self.watches[name].load_state_dict(checkpoint["non_finite"][name])
+                parameters = list(member.autoencoder.parameters())
+                self.watches[name].load_state_dict(checkpoint["non_finite"][name], parameters)
 
     # ---- evaluation
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
 
-from lightning_modules.autoencoders import Autoencoder, Normalization
+from lightning_modules.autoencoders import Autoencoder, Normalization, refuse_unshardable
 from lightning_modules.members import Member, telling
 from lightning_modules.sides import Pair
 from lightning_modules.trainee import Trainee
 from run_store import UserError
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
 
 ONLY = "only"
 """What the autoencoder of a training without members is called in its checkpoints."""
@@ -139,13 +142,29 @@ class Members(nn.ModuleDict):
         """Whether there are weights."""
         return all(hasattr(member, "pair") for member in self.by_name.values())
 
-    def configure(self, shapes: Mapping[str, int], make_normalization: Callable[[], Normalization]) -> None:
+    def check_sharing(self, ranks: int) -> None:
+        """Refuses to spread the latents of each over so many ranks, where that cannot be.
+
+        Raises:
+            UserError: naming the member and what cannot be spread.
+        """
+        for prefix, member in self.prefixed():
+            with telling(prefix):
+                refuse_unshardable(member.autoencoder, ranks)
+
+    def configure(
+        self,
+        shapes: Mapping[str, int],
+        make_normalization: Callable[[], Normalization],
+        mesh: DeviceMesh | None = None,
+    ) -> None:
         """Builds weights and metrics. All draw the same random numbers, those that a training of their own would draw,
         but for members with a seed.
 
         Args:
             shapes: names and widths of the data's hook points.
             make_normalization: called for each hook point; all that see it share what it gives.
+            mesh: of the ranks that share the latents.
 
         Raises:
             UserError: naming the member whose hook points do not suit it.
@@ -156,6 +175,7 @@ class Members(nn.ModuleDict):
             with telling(self.prefix(name)), torch.random.fork_rng(devices):
                 if (seed := self.settings[name].seed) is not None:
                     torch.manual_seed(seed)
+                member.autoencoder.mesh = mesh
                 member.configure(shapes, normalizations)
 
     def start_from(self, weights: Mapping[str, Tensor], member: str | None = None) -> None:

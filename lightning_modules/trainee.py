@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from lightning_modules.autoencoders import Autoencoder, LossTerm, Normalization
 from lightning_modules.evaluation import Evaluation
-from lightning_modules.functional import Codes, geometric_median
+from lightning_modules.functional import Codes, gathered, geometric_median, local
+from lightning_modules.functional.sharded import mean_over_latents
 from lightning_modules.members import Figures, refuse_unknown_hook_points
 from lightning_modules.memory_guard import Batch, MemoryGuard, Step
 from lightning_modules.schedules import steps_of
@@ -214,9 +215,9 @@ class Trainee(nn.Module):
     def clip(self, largest: float | None) -> Tensor:
         """The gradient's norm, scalar; where it is above `largest` the gradient is shortened to that."""
         if largest:
-            return torch.nn.utils.clip_grad_norm_(self.autoencoder.parameters(), largest)
+            return gathered(torch.nn.utils.clip_grad_norm_(self.autoencoder.parameters(), largest))
         gradients = [parameter.grad for parameter in self.autoencoder.parameters() if parameter.grad is not None]
-        return torch.nn.utils.get_total_norm(gradients)
+        return gathered(torch.nn.utils.get_total_norm(gradients))
 
     def drop_gradient(self) -> None:
         """Takes the gradient away: no optimiser touches a parameter without one, nor what it knows of it."""
@@ -267,8 +268,10 @@ class Trainee(nn.Module):
     def scores(self) -> Figures:
         """Scalars over the rows since the last time; the metrics begin anew."""
         self.density = self.evaluation.density()
-        gauges = self.autoencoder.wiring.gauges(self.autoencoder.W_dec, self.pair.reconstructed_names)
-        scores: Figures = {**self.evaluation.scores(), **gauges}
+        W_dec = self.autoencoder.W_dec
+        gauges = self.autoencoder.wiring.gauges(local(W_dec.detach()), self.pair.reconstructed_names)
+        means = {name: mean_over_latents(gauge[None], W_dec) for name, gauge in gauges.items()}
+        scores: Figures = {**self.evaluation.scores(), **means}
         self.evaluation.reset()
         return scores
 

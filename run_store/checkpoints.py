@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -81,9 +81,11 @@ def new_checkpoint(
     epoch: int,
     metrics: Mapping[str, float] | None = None,
     now: Callable[[], float] = time.time,
+    hashed: Mapping[str, str] | None = None,
 ) -> Iterator[Path]:
     """Yields an empty folder beside `target` to write files to; on success it is sealed with a manifest, flushed to
-    disk and renamed to `target`, in place of what stood there before.
+    disk and renamed to `target`, in place of what stood there before. `hashed` has the sha256 of files that other
+    processes have written there and flushed, by name; it is looked at on success.
 
     Raises:
         UserError: the folder cannot be written to, or its disk is full; what stood there before is untouched.
@@ -99,7 +101,7 @@ def new_checkpoint(
     try:
         yield partial
         numbers = {"step": step, "epoch": epoch, "sequence": _next_sequence(target.parent), "time": now()}
-        _seal(partial, numbers, metrics or {})
+        _seal(partial, numbers, metrics or {}, hashed or {})
         _put_in_place(partial, target)
     except BaseException as error:
         shutil.rmtree(partial, ignore_errors=True)
@@ -146,17 +148,17 @@ def read_checkpoint(path: str | os.PathLike[str]) -> StoredCheckpoint:
     return checkpoint
 
 
-def damage(path: str | os.PathLike[str], only: str | None = None) -> str | None:
+def damage(path: str | os.PathLike[str], only: Collection[str] | None = None) -> str | None:
     """Why a checkpoint cannot be used, in a few words; None when every hash is right.
 
     Args:
         path: the checkpoint's folder.
-        only: the one file to look at, where the others are not going to be read.
+        only: the files to look at, where the others are not going to be read.
     """
     try:
         checkpoint = read_checkpoint(path)
         for name, file in checkpoint.files.items():
-            if only in (None, name) and sha256_of(checkpoint.path / name) != file.sha256:
+            if (only is None or name in only) and sha256_of(checkpoint.path / name) != file.sha256:
                 return f"{name} differs from what was saved"
     except UserError as error:
         return str(error).rpartition(": ")[2] or str(error)
@@ -267,14 +269,14 @@ def _next_sequence(folder: Path) -> int:
     return 1 + max((checkpoint.sequence for checkpoint in list_checkpoints(folder)), default=0)
 
 
-def _seal(partial: Path, numbers: Mapping[str, float], metrics: Mapping[str, float]) -> None:
+def _seal(partial: Path, numbers: Mapping[str, float], metrics: Mapping[str, float], hashed: Mapping[str, str]) -> None:
     """Writes the manifest last, over files that are on the disk already."""
     files = {}
     mode = partial.stat().st_mode & 0o666  # by the umask; safetensors (≥ 0.8) would let the owner alone read its files
     for path in sorted(partial.iterdir()):
         path.chmod(mode)
         flush_to_disk(path)
-        files[path.name] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+        files[path.name] = {"bytes": path.stat().st_size, "sha256": hashed.get(path.name) or sha256_of(path)}
     write_json(partial / MANIFEST, {"format": FORMAT, **numbers, "metrics": _plain(metrics), "files": files})
 
 

@@ -29,6 +29,7 @@ class AbsTopK(Autoencoder):
     """
 
     signed = True
+    shardable = True
     revived_length = 0.5
 
     def __init__(

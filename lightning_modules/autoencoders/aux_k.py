@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from lightning_modules.autoencoders.base import Autoencoder, LossTerm, WholeBatch
-from lightning_modules.functional import Spread, linear_topk, sparse_decode, squared_error
+from lightning_modules.functional import Spread, reconstructed_by, squared_error
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,8 @@ class AuxK:
         """
         k_aux = self.k_aux or max(1, autoencoder.d_in // 2)
         kept = min(k_aux, dead.numel())
-        values, indices = linear_topk(x, autoencoder.W_enc[dead], autoencoder.encoder_bias()[dead], kept, self.signed)
-        reconstruction = sparse_decode(values, indices, autoencoder.W_dec[dead])
+        bias = autoencoder.encoder_bias()
+        reconstruction = reconstructed_by(dead, x, autoencoder.W_enc, bias, autoencoder.W_dec, kept, self.signed)
         # an error without variance (a perfect reconstruction, a single row) leaves nothing for the dead latents to
         # explain: neither a loss nor a gradient
         variance = variance.where(variance != 0, float("inf"))

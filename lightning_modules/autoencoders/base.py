@@ -8,17 +8,22 @@ touch whole rows; an export transposes W_enc where a format asks for [d_in, s].
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import ClassVar, Literal, NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Protocol, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from lightning_modules.autoencoders.inference import Activation
+from lightning_modules.autoencoders.sharding import latents_held, place_parameters
 from lightning_modules.autoencoders.target_l0 import SparsityCoefficient
 from lightning_modules.autoencoders.wiring import Autoencoding, Wiring
 from lightning_modules.functional import Codes, Missed, Spread, missed, squared_error
+from lightning_modules.functional.sharded import common, held_of, local, mean_over_latents, shared
 from run_store import UserError
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
 
 
 class LossTerm(NamedTuple):
@@ -48,13 +53,18 @@ class WholeBatch(NamedTuple):
     error: Spread | None = None
     """How the reconstruction errors spread, where a term divides by that."""
     fired: Tensor | None = None
-    """Scalar int64, how often latents fired over all rows, where a term asks for it of a batch computed in parts."""
+    """Scalar, how often latents fired over all rows, where a term asks for it."""
 
     def merged(self, other: WholeBatch) -> WholeBatch:
         """Of the rows of both."""
         error = None if self.error is None or other.error is None else self.error.merged(other.error)
         fired = None if self.fired is None or other.fired is None else self.fired + other.fired
         return WholeBatch(self.rows + other.rows, self.variance + other.variance, self.unit + other.unit, error, fired)
+
+
+Whole: TypeAlias = WholeBatch | Callable[[WholeBatch], WholeBatch] | None
+"""Of the batch that some rows are a part of: what is measured of it, or what makes that of what is measured of the
+rows, or None where they are all of it."""
 
 
 class TrainingPass(NamedTuple):
@@ -110,12 +120,20 @@ class Autoencoder(nn.Module, ABC):
     """Whether `encode` asks for all pre-activations through `pre_activations`, as a wiring needs that does not multiply
     all of x with all of W_enc."""
 
+    shardable: ClassVar[bool] = False
+    """Whether all that the variant does with its weights can be done by ranks that hold a part of the latents each, see
+    `functional.sharded`."""
+
     signed: ClassVar[bool] = False
     """Whether latents may be negative, so that one stands for a direction and its opposite."""
 
     revived_length: ClassVar[float] = 0.2
     """How long the encoder row of a latent that is started anew becomes, as a share of the others' mean. The published
     fifth disturbs little, but is too short where a latent must be among the largest to fire, and learns only then."""
+
+    mesh: DeviceMesh | None = None
+    """Of the ranks that share the latents, of one dimension; set before `build`, which then makes this one's part of
+    the weights, as DTensors."""
 
     auxiliary: AuxiliaryLoss | None = None
     """A loss that the variant shares with others; set in `__init__`."""
@@ -174,7 +192,12 @@ class Autoencoder(nn.Module, ABC):
 
     @torch.no_grad()
     def measure(
-        self, x: Tensor, dead: Tensor | None = None, error: Tensor | None = None, y: Tensor | None = None
+        self,
+        x: Tensor,
+        dead: Tensor | None = None,
+        error: Tensor | None = None,
+        y: Tensor | None = None,
+        codes: Codes | None = None,
     ) -> WholeBatch:
         """What the loss terms divide by, for x [b, d_in]; those of parts are to be merged.
 
@@ -183,6 +206,7 @@ class Autoencoder(nn.Module, ABC):
             dead: as in `sparsity_terms`.
             error: y − ŷ, where it is known; a variant that needs it encodes x otherwise.
             y: [b, d_out] what is reconstructed; x by default.
+            codes: the latents of x, where they are known; a variant that needs them encodes x otherwise.
         """
         y = x if y is None else y
         variance = squared_error(y, self.mean)
@@ -224,12 +248,15 @@ class Autoencoder(nn.Module, ABC):
         inputs = (inputs,) if isinstance(inputs, int) else tuple(inputs)
         outputs = inputs if outputs is None else (outputs,) if isinstance(outputs, int) else tuple(outputs)
         self.wiring.build(inputs, outputs)
-        W_enc, W_dec = self.wiring.start(self.d_sae)
+        held = latents_held(self.mesh, self.d_sae)
+        W_enc, W_dec = self.wiring.start(self.d_sae, held)
         self.W_enc, self.W_dec = nn.Parameter(W_enc), nn.Parameter(W_dec)
-        self.b_enc = nn.Parameter(torch.zeros(self.d_sae))
+        self.b_enc = nn.Parameter(torch.zeros(len(held)))
         self.b_dec = nn.Parameter(torch.zeros(sum(outputs)))
         self.register_buffer("mean", torch.zeros(sum(outputs)))
         self.build_own()
+        if self.mesh is not None:
+            place_parameters(self, self.latent_parameters().values(), self.mesh)
 
     def build_own(self) -> None:
         """Makes the variant's own parameters and buffers; those of all variants are there."""
@@ -254,12 +281,12 @@ class Autoencoder(nn.Module, ABC):
         """Sets b_dec to `center`, unless the wiring starts otherwise, and remembers the `mean` that FVU is measured
         against, both of y [d_out]; `center_of_x` [d_in] is the same by default.
         """
-        self.b_dec.copy_(self.wiring.start_from_data(center if center_of_x is None else center_of_x, center))
+        local(self.b_dec).copy_(self.wiring.start_from_data(center if center_of_x is None else center_of_x, center))
         self.mean.copy_(mean)
 
     def encoder_bias(self) -> Tensor:
-        """[s], such that pre-activations are x W_encᵀ + it."""
-        return self.wiring.encoder_bias(self.W_enc, self.b_enc, self.b_dec)
+        """[s], such that pre-activations are x W_encᵀ + it; where latents are sharded, of those in this process."""
+        return self.wiring.encoder_bias(local(self.W_enc), local(self.b_enc), shared(self.b_dec))
 
     def pre_activations(self, x: Tensor, latents: Tensor | None = None) -> Tensor:
         """z [b, s] of x [b, d_in], or [b, n] of some latents [n], in the weights' dtype."""
@@ -275,13 +302,14 @@ class Autoencoder(nn.Module, ABC):
     def without_latents(self, x: Tensor) -> Tensor:
         """ŷ when every latent is 0: [b, d_out]."""
         skipped = self.wiring.skip(x)
-        return self.b_dec.expand(len(x), -1) if skipped is None else self.b_dec + skipped
+        b_dec = common(self.b_dec)
+        return b_dec.expand(len(x), -1) if skipped is None else b_dec + skipped
 
     def decode(self, codes: Codes, x: Tensor) -> Tensor:
         """ŷ [b, d_out]; x [b, d_in] is what the codes are of, for wirings that let some of it past the latents."""
-        decoded = self.wiring.decode(codes, self.W_dec)
+        decoded, b_dec = self.wiring.decode(codes, self.W_dec), common(self.b_dec)
         # in place but where autocast has made it narrower than the bias
-        reconstruction = decoded.add_(self.b_dec) if decoded.dtype == self.b_dec.dtype else decoded + self.b_dec
+        reconstruction = decoded.add_(b_dec) if decoded.dtype == b_dec.dtype else decoded + b_dec
         skipped = self.wiring.skip(x)
         return reconstruction if skipped is None else reconstruction + skipped
 
@@ -291,21 +319,23 @@ class Autoencoder(nn.Module, ABC):
         return codes, self.decode(codes, x)
 
     def training_pass(
-        self, x: Tensor, dead: Tensor | None = None, whole: WholeBatch | None = None, y: Tensor | None = None
+        self, x: Tensor, dead: Tensor | None = None, whole: Whole = None, y: Tensor | None = None
     ) -> TrainingPass:
         """Latents, reconstruction and every loss term of x [b, d_in].
 
         Args:
             x: a batch, or a part of one.
             dead: as in `sparsity_terms`.
-            whole: what `measure` says of the batch that x is a part of; by default x is all of it.
+            whole: what `measure` says of the batch that x is a part of, or what makes it of what it says of x; by
+                default x is all of it.
             y: [b, d_out] what is reconstructed; x by default.
         """
         y = x if y is None else y
         codes, reconstruction = self(x)
         lost = missed(y, reconstruction)
-        if whole is None:
-            whole = self.measure(x, dead, lost.error, y)
+        if not isinstance(whole, WholeBatch):
+            own = self.measure(x, dead, lost.error, y, codes)
+            whole = own if whole is None else whole(own)
         terms = {
             **self.reconstruction_terms(x, y, codes, lost, whole),
             **self.sparsity_terms(x, y, codes, lost.error, dead, whole),
@@ -317,16 +347,17 @@ class Autoencoder(nn.Module, ABC):
         """Removes from the gradient of each decoder row what would only change its length: Adam's moments are then
         those of the directions alone.
         """
-        grad = self.W_dec.grad
-        if grad is not None and self.wiring.unit_norm:
-            along = torch.linalg.vecdot(grad, self.W_dec)
-            grad.addcmul_(along[:, None], self.W_dec, value=-1)
+        if self.W_dec.grad is not None and self.wiring.unit_norm:
+            grad, W_dec = local(self.W_dec.grad), local(self.W_dec)
+            along = torch.linalg.vecdot(grad, W_dec)
+            grad.addcmul_(along[:, None], W_dec, value=-1)
 
     @torch.no_grad()
     def after_optimizer_step(self) -> None:
         """Brings every decoder row back to unit norm."""
         if self.wiring.unit_norm:
-            self.W_dec.div_(torch.linalg.vector_norm(self.W_dec, dim=1, keepdim=True).clamp_min(1e-12))
+            W_dec = local(self.W_dec)
+            W_dec.div_(torch.linalg.vector_norm(W_dec, dim=1, keepdim=True).clamp_min(1e-12))
 
     def observe(self, l0: Tensor, done: float, warmed: float = 1.0) -> None:
         """Told after every optimiser step, for variants that steer themselves by what has come of it.
@@ -358,12 +389,13 @@ class Autoencoder(nn.Module, ABC):
             x: [n, d_in] the rows.
             error: [n, d_out] y − ŷ of the rows.
         """
-        others = torch.ones(self.d_sae, dtype=torch.bool, device=latents.device).index_fill_(0, latents, False)
-        norms = torch.linalg.vector_norm(self.W_enc[others], dim=1)
-        length = norms.mean() if len(norms) else norms.new_ones(())
-        new = self.wiring.revival(latents, x, error, self.b_dec)
-        self.W_dec[latents] = new.decoder.to(self.W_dec)
+        held = held_of(latents, self.W_enc)
+        W_enc, W_dec = local(self.W_enc), local(self.W_dec)
+        others = torch.ones(len(W_enc), dtype=torch.bool, device=latents.device).index_fill_(0, held.rows, False)
+        length = mean_over_latents(torch.linalg.vector_norm(W_enc[others], dim=1), self.W_enc)
+        new = self.wiring.revival(latents[held.which], x[held.which], error[held.which], local(self.b_dec))
+        W_dec[held.rows] = new.decoder.to(W_dec)
         if not self.shares_directions:
-            self.W_enc[latents] = (self.revived_length * length * new.encoder).to(self.W_enc)
+            W_enc[held.rows] = (self.revived_length * length * new.encoder).to(W_enc)
         if self.b_enc is not None:
-            self.b_enc[latents] = 0
+            local(self.b_enc)[held.rows] = 0

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_modules.autoencoders.base import Autoencoder
-from lightning_modules.functional import BatchCodes, Codes, DenseCodes, linear_batch_topk
+from lightning_modules.functional import BatchCodes, Codes, linear_above, linear_batch_topk
 
 STEPS_PER_WINDOW = 10
 """The threshold averages over the last 1/10 of the batches so far, as long as that is fewer than 1 / (1 − decay)."""
@@ -49,8 +49,7 @@ class BatchSelection(nn.Module):
         """Latents of x [b, d_in]."""
         if self.training:
             return linear_batch_topk(x, autoencoder.W_enc, autoencoder.encoder_bias(), self.k, self.screening)
-        z = autoencoder.pre_activations(x)
-        return DenseCodes(z * (z > self.threshold))
+        return linear_above(x, autoencoder.W_enc, autoencoder.encoder_bias(), self.threshold)
 
     @torch.no_grad()
     def follow(self, codes: Codes) -> None:

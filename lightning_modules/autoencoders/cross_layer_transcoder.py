@@ -33,6 +33,7 @@ class CrossLayerTranscoder(Wiring):
     same_space = False
     centered_on_b_dec = False
     needs_pre_activations = True
+    shardable = False
 
     layers: int
     """L; known after `build`."""
@@ -58,7 +59,7 @@ class CrossLayerTranscoder(Wiring):
         super().build(inputs, outputs)
         self.layers = len(inputs)
 
-    def start(self, d_sae: int) -> tuple[Tensor, Tensor]:
+    def start(self, d_sae: int, held: range | None = None) -> tuple[Tensor, Tensor]:
         """W_enc [s, d] and W_dec [s, L d].
 
         Raises:
@@ -70,7 +71,7 @@ class CrossLayerTranscoder(Wiring):
                 f"{self.layers}"
             )
         self.latents_per_layer = d_sae // self.layers
-        return random_unit_rows(d_sae, self.inputs[0]), torch.zeros(d_sae, sum(self.outputs))
+        return random_unit_rows(d_sae, self.inputs[0], held), torch.zeros(d_sae, sum(self.outputs))
 
     def encoder_bias(self, W_enc: Tensor, b_enc: Tensor, b_dec: Tensor) -> Tensor:
         return self.project(-self.center[None], W_enc, b_enc)[0]

@@ -48,6 +48,7 @@ class TopK(Autoencoder):
         wiring: what is read and what is reconstructed; one hook point for both by default.
     """
 
+    shardable = True
     revived_length = 0.5
 
     def __init__(

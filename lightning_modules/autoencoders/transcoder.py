@@ -46,5 +46,6 @@ class Transcoder(Wiring):
             )
         return Sides((0,), (1,))
 
-    def start(self, d_sae: int) -> tuple[Tensor, Tensor]:
-        return random_unit_rows(d_sae, sum(self.inputs)), torch.zeros(d_sae, sum(self.outputs))
+    def start(self, d_sae: int, held: range | None = None) -> tuple[Tensor, Tensor]:
+        W_enc = random_unit_rows(d_sae, sum(self.inputs), held)
+        return W_enc, torch.zeros(len(W_enc), sum(self.outputs))

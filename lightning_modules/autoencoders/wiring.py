@@ -14,7 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from lightning_modules.functional import Codes
+from lightning_modules.functional.sharded import common
 from run_store import UserError
+
+DRAWN_AT_ONCE = 4096
+"""Random rows, of which a process may keep none; a multiple of 16."""
 
 
 class Sides(NamedTuple):
@@ -49,6 +53,9 @@ class Wiring(nn.Module, ABC):
     needs_pre_activations: ClassVar[bool] = False
     """Whether it has a `project` of its own, which the variant must go through."""
 
+    shardable: ClassVar[bool] = True
+    """Whether all that it does with weights it does for each latent by itself, or through `codes.decode`."""
+
     affine: bool = False
     """Whether W_skip is learnt; set in `__init__`."""
     W_skip: nn.Parameter | None
@@ -79,9 +86,11 @@ class Wiring(nn.Module, ABC):
         if not self.centered_on_b_dec:
             self.register_buffer("center", torch.zeros(sum(inputs)))
 
-    def start(self, d_sae: int) -> tuple[Tensor, Tensor]:
-        """W_enc [s, d_in] and W_dec [s, d_out] to start from: the same random unit rows."""
-        W_dec = random_unit_rows(d_sae, sum(self.outputs))
+    def start(self, d_sae: int, held: range | None = None) -> tuple[Tensor, Tensor]:
+        """W_enc [s, d_in] and W_dec [s, d_out] to start from: the same random unit rows. Of some latents `held` their
+        rows alone, which are what they would be among all.
+        """
+        W_dec = random_unit_rows(d_sae, sum(self.outputs), held)
         return W_dec.clone(), W_dec
 
     @torch.no_grad()
@@ -113,7 +122,7 @@ class Wiring(nn.Module, ABC):
 
     def skip(self, x: Tensor) -> Tensor | None:
         """What x says of y past the latents, [b, d_out]; None where nothing does."""
-        return None if self.W_skip is None else x @ self.W_skip
+        return None if self.W_skip is None else x @ common(self.W_skip)
 
     def decoder_norms(self, W_dec: Tensor) -> Tensor | None:
         """What a penalty on latents weighs them with, [s], so that it cannot be escaped by shrinking f while W_dec
@@ -135,18 +144,28 @@ class Wiring(nn.Module, ABC):
         return Revival(direction, direction if self.same_space else torch.zeros_like(error))
 
     def gauges(self, W_dec: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
-        """Scalars by name that are worth a curve beside the scores of an evaluation.
+        """Scalars by name that are worth a curve beside the scores of an evaluation; each a mean over latents.
 
         Args:
-            W_dec: [s, d_out].
+            W_dec: [s, d_out], of all latents or of as many as other ranks have.
             names: of the hook points that are reconstructed.
         """
         return {}
 
 
-def random_unit_rows(rows: int, width: int) -> Tensor:
-    """[rows, width]."""
-    return nn.functional.normalize(torch.randn(rows, width), dim=1)
+def random_unit_rows(rows: int, width: int, held: range | None = None) -> Tensor:
+    """[rows, width], or those of the rows that are `held`: the same numbers, drawn with little memory."""
+    if held is None or len(held) == rows:
+        return nn.functional.normalize(torch.randn(rows, width), dim=1)
+    kept, first = [], 0
+    while first < rows:
+        # torch draws sixteen numbers at a time, and the last of them anew where they are fewer: so blocks of whole
+        # sixteens, and no short one at the end
+        drawn = DRAWN_AT_ONCE if rows - first >= 2 * DRAWN_AT_ONCE else rows - first
+        block = torch.randn(drawn, width)
+        kept.append(block[max(0, held.start - first) : max(0, held.stop - first)].clone())
+        first += drawn
+    return nn.functional.normalize(torch.cat(kept), dim=1)
 
 
 def only_hook_point(hook_points: Sequence[str]) -> Sides:

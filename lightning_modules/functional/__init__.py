@@ -1,11 +1,11 @@
-from lightning_modules.functional.batch_topk import linear_batch_topk
+from lightning_modules.functional.batch_topk import linear_above, linear_batch_topk
 from lightning_modules.functional.bootstrap import BootstrapInterval, paired_bootstrap
-from lightning_modules.functional.codes import BatchCodes, Codes, DenseCodes, SparseCodes
+from lightning_modules.functional.codes import BatchCodes, Codes, DenseCodes, Fired, SparseCodes
 from lightning_modules.functional.collapse import collapse_sentence
 from lightning_modules.functional.deferred import deferred
 from lightning_modules.functional.embedding_geometry import alignment, effective_rank, mean_pairwise_cosine, uniformity
-from lightning_modules.functional.encoding import linear_topk
-from lightning_modules.functional.gathering import gather_equal, gather_rows, ranks
+from lightning_modules.functional.encoding import linear_topk, reconstructed_by
+from lightning_modules.functional.gathering import gather_equal, gather_rows, ranks, sum_over_ranks
 from lightning_modules.functional.gradient_cache import CachedLoss, cached_loss
 from lightning_modules.functional.nested import nested_squared_error
 from lightning_modules.functional.pooling import Pooling, pooled
@@ -35,6 +35,15 @@ from lightning_modules.functional.retrieval import (
 )
 from lightning_modules.functional.schedules import trapezoid
 from lightning_modules.functional.score_spaces import BlockScores, Cosine, ScoreSpace, refuse_non_finite, unit_rows
+from lightning_modules.functional.sharded import (
+    gathered,
+    held_of,
+    is_sharded,
+    local,
+    placed,
+    placed_like,
+    whole_gradient,
+)
 from lightning_modules.functional.similarities import first_occurrences, occurring_with, unit, widened
 from lightning_modules.functional.sparse import sparse_decode
 from lightning_modules.functional.splicing import NextTokenSums, next_token_sums, share_recovered
@@ -49,6 +58,7 @@ __all__ = [
     "Codes",
     "Cosine",
     "DenseCodes",
+    "Fired",
     "Int8",
     "Int8Scale",
     "Matching",
@@ -72,9 +82,14 @@ __all__ = [
     "fraction_of_variance_unexplained",
     "gather_equal",
     "gather_rows",
+    "gathered",
     "geometric_median",
+    "held_of",
+    "is_sharded",
+    "linear_above",
     "linear_batch_topk",
     "linear_topk",
+    "local",
     "masked_row_means",
     "matching_pursuit",
     "max_cosines",
@@ -87,11 +102,14 @@ __all__ = [
     "occurring_with",
     "order_loss",
     "paired_bootstrap",
+    "placed",
+    "placed_like",
     "pooled",
     "prefix_errors",
     "ranks",
     "recall",
     "reciprocal_rank",
+    "reconstructed_by",
     "refuse_non_finite",
     "relevant_ranks",
     "retrieval_scores",
@@ -99,10 +117,12 @@ __all__ = [
     "sparse_decode",
     "squared_error",
     "sum_of_squares",
+    "sum_over_ranks",
     "trapezoid",
     "triplet_cosines",
     "uniformity",
     "unit",
     "unit_rows",
+    "whole_gradient",
     "widened",
 ]

@@ -9,6 +9,9 @@ have kept all of its own. That is 8·k·b bytes sent and r times as many receive
 b = 4096), whatever s is.
 
 Of equal values those of lower ranks, rows and latents are kept, in this order, so that exactly k·b·r are.
+
+Where latents are sharded over t ranks that see the same rows, r counts such groups, whose ranks follow one another:
+each rank tells 2·k·b/t of the values that its latents have, and those of a group then tell each other what is kept.
 """
 
 from __future__ import annotations
@@ -18,10 +21,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, distributed
 
-from lightning_modules.functional.codes import BatchCodes
+from lightning_modules.functional.codes import BatchCodes, Codes, DenseCodes
 from lightning_modules.functional.kernels import compiled_kernels_run_on, native
 from lightning_modules.functional.onednn import product
 from lightning_modules.functional.screening import Screen
+from lightning_modules.functional.sharded import Shard, is_sharded, local, merged_entries
 from lightning_modules.functional.sparse import gathered_dot, linear_kept, rows_at_once
 
 SAMPLED_ROWS = 64
@@ -61,8 +65,7 @@ class _Encoder(NamedTuple):
         """
         if self.screen is None and compiled_kernels_run_on(x, self.weight, self.bias):
             z = product(x, self.weight).to(self.weight)
-            values, places = native.reaching(z, self.bias, float(floor))
-            return _Candidates(_infinite_if_bad(values), places)
+            return _Candidates(*native.reaching(z, self.bias, float(floor)))
         if self.screen is None:
             return _above(floor, torch.nn.functional.linear(x, self.weight, self.bias).flatten())
         places = _not_below(floor, self.screen.coarse(x).flatten())
@@ -92,22 +95,48 @@ def linear_batch_topk(x: Tensor, weight: Tensor, bias: Tensor, k: int, screening
 
     Args:
         x: [b, d], b ≥ 1; it gets no gradient.
-        weight: [s, d], one row a latent.
-        bias: [s].
+        weight: [s, d], one row a latent; sharded by latents, it gives every rank of a group the same.
+        bias: [s], of a weight that is sharded those of this process.
         k: how many to keep a row on average, ≤ s.
         screening: find candidates by a product in bfloat16, see `screening`: half as many again as are kept, so that
             none is missed. One process with a GPU, which compares with no number, does without.
     """
     with torch.no_grad():
-        encoder = _Encoder(weight, bias, Screen.of(x, weight, bias) if screening else None)
-        if _ranks() > 1:
-            values, places, least = _over_ranks(x, encoder, k)
+        own = local(weight)
+        encoder = _Encoder(own, bias, Screen.of(x, own, bias) if screening else None)
+        if is_sharded(weight):
+            values, places, least = _over_shards(x, encoder, k, Shard.of(weight))
+        elif _ranks() > 1:
+            found, bar = _over_ranks(x, encoder, k)
+            values, places, least = *_kept(found, bar), bar.least
         elif x.device.type == "cpu":
             values, places, least = _by_comparing(x, encoder, k)
         else:
             values, places, least = _at_once(x, weight, bias, k)
         rows, indices = places // weight.shape[0], places % weight.shape[0]
     return BatchCodes(linear_kept(x, weight, bias, values, indices, rows), indices, rows, len(x), len(weight), least)
+
+
+def linear_above(x: Tensor, weight: Tensor, bias: Tensor, threshold: Tensor) -> Codes:
+    """z = x Wᵀ + bias where z exceeds a threshold, and 0 elsewhere, row by row.
+
+    Args:
+        x: [b, d].
+        weight: [s, d]; sharded by latents, it gives every rank the same.
+        bias: [s], of a weight that is sharded those of this process.
+        threshold: scalar, ≥ 0.
+    """
+    if not is_sharded(weight):
+        z = torch.nn.functional.linear(x, weight, bias).to(weight.dtype)
+        return DenseCodes(z * (z > threshold))
+    shard, latents = Shard.of(weight), len(weight)
+    with torch.no_grad():
+        z = torch.nn.functional.linear(x, local(weight), bias).to(weight.dtype)
+        rows, own = (z <= threshold).logical_not_().nonzero(as_tuple=True)
+        values, places = merged_entries(z[rows, own], rows * latents + own + shard.first, shard)
+        rows, indices = places // latents, places % latents
+        least = values.where(values > 0, torch.inf).amin() if len(values) else values.new_tensor(torch.inf)
+    return BatchCodes(linear_kept(x, weight, bias, values, indices, rows), indices, rows, len(x), latents, least)
 
 
 def _by_comparing(x: Tensor, encoder: _Encoder, k: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -133,10 +162,22 @@ def _at_once(x: Tensor, weight: Tensor, bias: Tensor, k: int) -> tuple[Tensor, T
     return z[places], places, bar.least
 
 
-def _over_ranks(x: Tensor, encoder: _Encoder, k: int) -> tuple[Tensor, Tensor, Tensor]:
-    """As `_by_comparing`, of what this one of several processes keeps."""
-    count = k * len(x) * _ranks()
-    told = min(2 * k * len(x), count)
+def _over_shards(x: Tensor, encoder: _Encoder, k: int, shard: Shard) -> tuple[Tensor, Tensor, Tensor]:
+    """As `_by_comparing`, of what the processes that share this one's rows keep together."""
+    found, bar = _over_ranks(x, encoder, k, shard.ranks)
+    maybe = (found.values >= bar.value).nonzero().squeeze(1)
+    rows, latents = found.places[maybe] // shard.size, found.places[maybe] % shard.size
+    places = rows * (shard.size * shard.ranks) + latents + shard.first
+    merged = _Candidates(*merged_entries(found.values[maybe], places, shard))
+    return *_kept(merged, bar), bar.least
+
+
+def _over_ranks(x: Tensor, encoder: _Encoder, k: int, sharing: int = 1) -> tuple[_Candidates, _Bar]:
+    """What this one of several processes has found, and what it keeps of it, or what the `sharing` processes of its
+    group keep that have different latents of the same rows.
+    """
+    count = k * len(x) * (_ranks() // sharing)
+    told = min(-(-2 * k * len(x) // sharing), count)
     while True:
         try:
             found = _candidates(x, encoder, told)
@@ -145,11 +186,11 @@ def _over_ranks(x: Tensor, encoder: _Encoder, k: int) -> tuple[Tensor, Tensor, T
             _gathered(x.new_full((told,), torch.nan, dtype=encoder.weight.dtype))
             raise
         largest = _gathered(_largest(found.values, told))
-        bar = _bar(largest, count, distributed.get_rank())
+        bar = _bar(largest.view(-1, sharing * told), count, distributed.get_rank() // sharing)
         least = largest.amin(dim=1)
         missed = ((least >= bar.value) & (least > 0)).any()
         if told == count or not bool(missed) or bool(largest.isnan().any()):
-            return *_kept(found, bar), bar.least
+            return found, bar
         told = min(2 * told, count)
 
 
@@ -176,7 +217,10 @@ def _guess(x: Tensor, encoder: _Encoder, share: float) -> Tensor:
     if share >= 1:
         return encoder.weight.new_tensor(tiny)
     z = torch.nn.functional.linear(x[:: -(-len(x) // SAMPLED_ROWS)], encoder.weight, encoder.bias).flatten()
-    return _infinite_if_bad(z).topk(max(1, int(share * len(z))), sorted=False).values.amin().clamp_min(tiny)
+    wanted = max(1, int(share * len(z)))
+    if compiled_kernels_run_on(z):
+        return _infinite_if_bad(native.nth_largest(z.relu_(), wanted)).clamp_min(tiny)
+    return _infinite_if_bad(z).topk(wanted, sorted=False).values.amin().clamp_min(tiny)
 
 
 def _above(floor: Tensor, z: Tensor) -> _Candidates:

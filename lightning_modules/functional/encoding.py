@@ -14,7 +14,16 @@ from lightning_modules.functional.kernels import compiled_kernels_run_on, native
 from lightning_modules.functional.onednn import product
 from lightning_modules.functional.screening import Screen, screened_largest
 from lightning_modules.functional.selection import largest, largest_magnitudes
-from lightning_modules.functional.sparse import linear_kept, rows_at_once
+from lightning_modules.functional.sharded import (
+    Shard,
+    among_largest,
+    held_of,
+    is_sharded,
+    local,
+    merged_largest,
+    summed,
+)
+from lightning_modules.functional.sparse import linear_kept, rows_at_once, sparse_decode
 
 
 def linear_topk(
@@ -26,8 +35,8 @@ def linear_topk(
 
     Args:
         x: [b, d].
-        weight: [s, d], one row a latent.
-        bias: [s].
+        weight: [s, d], one row a latent. Sharded by latents, it gives every rank the same.
+        bias: [s], of a weight that is sharded those of this process.
         k: how many to keep, ≤ s.
         signed: keep the k of the largest magnitude of x Wᵀ + bias instead, with their sign.
         screening: find them by a product in bfloat16, see `screening`; not together with signed.
@@ -37,14 +46,52 @@ def linear_topk(
         with fewer than k positive pre-activations is filled with zeros, unless signed.
     """
     with torch.no_grad():
-        screen = Screen.of(x, weight, bias) if screening else None
-        select = _plain(weight, bias, k, signed) if screen is None else _screened(weight, bias, screen, k)
-        made_in = weight.dtype if screen is None else torch.bfloat16
-        parts = [select(rows) for rows in torch.split(x, rows_at_once(x, weight.shape[0], made_in))]
-        values = torch.cat([values for values, _ in parts]).to(weight.dtype)
-        indices = torch.cat([indices for _, indices in parts])
+        if is_sharded(weight):
+            shard = Shard.of(weight)
+            values, indices = _selected(x, local(weight), bias, min(k, shard.size), signed, screening)
+            values, indices = merged_largest(values, indices, k, shard, signed)
+        else:
+            values, indices = _selected(x, weight, bias, k, signed, screening)
         values = values if signed else values.relu_()
     return linear_kept(x, weight, bias, values, indices), indices
+
+
+def reconstructed_by(
+    latents: Tensor, x: Tensor, W_enc: Tensor, bias: Tensor, W_dec: Tensor, k: int, signed: bool = False
+) -> Tensor:
+    """What the k largest of some latents say: `linear_topk` among these alone, decoded, [b, d_out].
+
+    Args:
+        latents: [n] their numbers, n ≥ 1.
+        x: [b, d]; it gets no gradient.
+        W_enc: [s, d], sharded by latents or not.
+        bias: [s], of a weight that is sharded those of this process.
+        W_dec: [s, d_out], as W_enc is.
+        k: how many of them each row keeps, ≤ n.
+        signed: as in `linear_topk`.
+    """
+    if not is_sharded(W_enc):
+        values, indices = linear_topk(x, W_enc[latents], bias[latents], k, signed)
+        return sparse_decode(values, indices, W_dec[latents])
+    shard = Shard.of(W_enc)
+    counts = torch.bincount(latents // shard.size, minlength=shard.ranks).clamp_max(k).tolist()
+    own = held_of(latents, W_enc).rows
+    if not len(own):  # the others ask all the same
+        nothing = local(W_enc.detach()).new_zeros(len(x), W_dec.shape[1])
+        among_largest(nothing[:, :0], k, counts, shard)
+        return summed(nothing, shard)
+    values, indices = linear_topk(x, local(W_enc)[own], bias[own], min(k, len(own)), signed)
+    kept = among_largest(values.detach().abs(), k, counts, shard)
+    return summed(sparse_decode(values * kept, indices, local(W_dec)[own]), shard)
+
+
+def _selected(x: Tensor, weight: Tensor, bias: Tensor, k: int, signed: bool, screening: bool) -> tuple[Tensor, Tensor]:
+    screen = Screen.of(x, weight, bias) if screening else None
+    select = _plain(weight, bias, k, signed) if screen is None else _screened(weight, bias, screen, k)
+    made_in = weight.dtype if screen is None else torch.bfloat16
+    parts = [select(rows) for rows in torch.split(x, rows_at_once(x, weight.shape[0], made_in))]
+    values = torch.cat([values for values, _ in parts]).to(weight.dtype)
+    return values, torch.cat([indices for _, indices in parts])
 
 
 Selection = Callable[[Tensor], tuple[Tensor, Tensor]]

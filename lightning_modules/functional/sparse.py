@@ -28,6 +28,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import embedding_bag
 
 from lightning_modules.functional.kernels import compiled_kernels_run_on, kernels_run_on, native
+from lightning_modules.functional.sharded import Shard, is_sharded, local, own_entries, summed
 
 CPU_BYTES = 2**23
 """Of pre-activations that are held at once on a CPU."""
@@ -38,7 +39,11 @@ def sparse_decode(values: Tensor, indices: Tensor, W_dec: Tensor, starts: Tensor
 
     Rows that keep different numbers of latents come one behind the other, values and indices [E], with the place where
     each row begins, starts [b] int64.
+
+    Of a W_dec that is sharded by latents it is what all ranks come to; all of them must ask for it together.
     """
+    if is_sharded(W_dec):
+        return _sharded_decode(values, indices, W_dec, starts)
     return _SparseDecode.apply(values, indices, W_dec, starts)  # type: ignore[no-any-return, no-untyped-call]
 
 
@@ -49,13 +54,26 @@ def linear_kept(
 
     Args:
         x: [b, d]; it gets no gradient.
-        weight: [s, d].
-        bias: [s].
+        weight: [s, d]; sharded by latents or not.
+        bias: [s], of a weight that is sharded those of this process.
         values: [b, k]; those that are 0 have no gradient.
         indices: [b, k] int64 latents.
         rows: [E] int64 the row of each, where values and indices are [E].
     """
+    if is_sharded(weight):
+        own = own_entries(indices, Shard.of(weight), rows)
+        flat = values.flatten()
+        kept = linear_kept(x, local(weight), bias, flat[own.places], own.latents, own.rows)
+        return flat.index_put((own.places,), kept).view_as(values)
     return _LinearKept.apply(x, weight, bias, values, indices, rows)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def _sharded_decode(values: Tensor, indices: Tensor, W_dec: Tensor, starts: Tensor | None) -> Tensor:
+    shard = Shard.of(W_dec)
+    own = own_entries(indices, shard, None if starts is None else _rows_of(starts, len(indices)))
+    batch = len(values) if starts is None else len(starts)
+    own_starts = torch.searchsorted(own.rows, torch.arange(batch, device=own.rows.device))
+    return summed(sparse_decode(values.flatten()[own.places], own.latents, local(W_dec), own_starts), shard)
 
 
 class _SparseDecode(torch.autograd.Function):
@@ -115,6 +133,8 @@ def bag_sums(weights: Tensor, indices: Tensor, table: Tensor, starts: Tensor | N
         from lightning_modules.functional.kernels import bags
 
         return bags.bag_sums(weights, indices, table, starts)
+    if compiled_kernels_run_on(weights, indices, table):
+        return native.bag_sums(weights, indices, table, starts)
     return embedding_bag(indices, table, starts, per_sample_weights=weights, mode="sum")
 
 
@@ -126,6 +146,8 @@ def gathered_dot(rows: Tensor, table: Tensor, indices: Tensor, starts: Tensor | 
         from lightning_modules.functional.kernels import bags
 
         return bags.gathered_dot(rows, table, indices, None if starts is None else _rows_of(starts, len(indices)))
+    if compiled_kernels_run_on(rows, table, indices):
+        return native.gathered_dot(rows, table, indices, starts)
     if rows.device.type == "cpu" and rows.dtype == table.dtype and rows.dtype in (torch.float32, torch.float64):
         return _sampled(rows, table, indices, starts)
     with torch.enable_grad():

@@ -12,6 +12,7 @@ from lightning_modules.autoencoders import TopK
 from lightning_modules.contrastive_embedding import ContrastiveEmbedding
 from lightning_modules.sparse_autoencoding import SparseAutoencoding
 from tests.callbacks.small_models import activations, save_bert, save_gpt2
+from tests.lightning_modules.conftest import on_ranks  # noqa: F401  (a fixture)
 
 
 @pytest.fixture(scope="session")

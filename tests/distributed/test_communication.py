@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch import Trainer
 
 from callbacks import GracefulStop, RandomStates
-from cli.launch import exchange_little
+from cli.strategies import exchange_little
 from datamodules.activations import ActivationDataModule
 from lightning_modules import autoencoders
 from lightning_modules.losses import EmbeddedBatch, InfoNCE

@@ -21,8 +21,8 @@ from benchmarks.sae_step_worker import TakesTurns
 from benchmarks.turns import Turns
 from callbacks import GracefulStop, RandomStates, TrainingProgress
 from cli.allocator import keep_freed_memory
-from cli.launch import exchange_little
 from cli.quiet import quiet
+from cli.strategies import exchange_little
 from datamodules.activations import ActivationDataModule
 from lightning_modules import autoencoders
 from lightning_modules.sparse_autoencoding import SparseAutoencoding

@@ -6,9 +6,7 @@ import atexit
 import json
 import os
 import signal
-import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterable, MutableMapping
 from dataclasses import asdict
@@ -16,7 +14,6 @@ from datetime import timedelta
 from typing import Any
 
 from lightning.pytorch import Trainer
-from lightning.pytorch.strategies import DDPStrategy, Strategy
 from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 from torch import distributed
 from torch.distributed import DistError, TCPStore  # type: ignore[attr-defined]
@@ -24,6 +21,7 @@ from torch.distributed import DistError, TCPStore  # type: ignore[attr-defined]
 from callbacks import RunStopped
 from cli.lifeline import AGAIN, ANSWER, Ending, FirstLifeline, Lifeline, Meeting, OtherLifeline
 from cli.places import Place, is_second_on_its_machine, place_of
+from cli.strategies import WatchedLauncher, exchange_little
 from run_store import UserError
 
 HANDED_DOWN = "FULGURITE_START"
@@ -154,7 +152,7 @@ class Launch:
         else:
             self.lifeline = self._first(size)
         if not launcher.cluster_environment.creates_processes_externally:
-            watched = _WatchedLauncher(launcher, trainer.global_rank, self.lifeline)
+            watched = WatchedLauncher(launcher, trainer.global_rank, self.lifeline)
             trainer.strategy._launcher = watched
 
     def _first(self, size: int) -> FirstLifeline:
@@ -244,50 +242,6 @@ class Launch:
             self._store.set(key, "null")
             return error
         return DecidedElsewhere() if _has_ended(self._store, key) else error
-
-
-def exchange_little(strategy: Strategy) -> None:
-    """Has DDP send gradients alone, unless its settings say otherwise: what buffers hold is the same on every rank.
-    Gradients are views of what is sent, which saves copying them back.
-    """
-    if isinstance(strategy, DDPStrategy):
-        for name, value in {"broadcast_buffers": False, "gradient_as_bucket_view": True}.items():
-            strategy._ddp_kwargs.setdefault(name, value)
-
-
-class _WatchedLauncher(_SubprocessScriptLauncher):
-    """Lightning's, whose own watch kills this process too as soon as another has ended badly, whatever it is doing.
-
-    Args:
-        launcher: Lightning's.
-        rank: of this process.
-        lifeline: is told of processes that have ended before they were connected.
-    """
-
-    def __init__(self, launcher: _SubprocessScriptLauncher, rank: int, lifeline: Lifeline) -> None:
-        super().__init__(launcher.cluster_environment, launcher.num_processes, launcher.num_nodes)
-        self._rank = rank
-        self._lifeline = lifeline
-        self._children: list[subprocess.Popen[bytes]] = []
-
-    def _call_children_scripts(self) -> None:
-        super()._call_children_scripts()
-        self._children, self.procs = self.procs, []
-        if isinstance(self._lifeline, FirstLifeline):
-            threading.Thread(target=self._watch, args=(self._lifeline,), name="children", daemon=True).start()
-
-    def _watch(self, lifeline: FirstLifeline) -> None:
-        running = dict(enumerate(self._children, self._rank + 1))
-        while running:
-            time.sleep(0.2)
-            for rank, child in list(running.items()):
-                if (code := child.poll()) is not None:
-                    del running[rank]
-                    lifeline.lost(rank, f"ended with code {code}" if code >= 0 else f"was killed by signal {-code}")
-
-    def kill(self, signum: int) -> None:
-        for child in self._children:
-            child.send_signal(signum)
 
 
 def _handed_down() -> dict[str, Any] | None:

@@ -86,6 +86,7 @@ class Lifeline:
         self.rank = rank
         self.size = size
         self.speaks = speaks
+        self.grace = GRACE
         self.last_words: Callable[[Ending], None] = lambda ending: None
         """Called when this process is ended from outside of its main thread."""
         self.ended: Callable[[int], None] = os._exit
@@ -134,7 +135,7 @@ class Lifeline:
 
     def _see_to_it(self, ending: Ending) -> None:
         """Ends the process, whatever its main thread waits for."""
-        time.sleep(GRACE)
+        time.sleep(self.grace)
         if self.says(ending):
             print(f"\nerror: {ending.sentence}", file=sys.stderr, flush=True)
         words = threading.Thread(target=self._last_words, args=(ending,), daemon=True)

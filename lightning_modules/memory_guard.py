@@ -171,7 +171,7 @@ class MemoryGuard:
     differently from the whole, so a run that tried now and then would not be the same twice.
 
     Each rank has a size of its own, since the gradient does not depend on it: nobody is asked at every step. What is
-    saved is the smallest (`agree`). A rank that cannot go on at all stops; whoever launched it ends the others.
+    saved is the smallest. A rank that cannot go on at all stops; whoever launched it ends the others.
     Ranks that share the latents meet in the middle of a step: there the first that runs out of memory ends the run.
 
     Args:
@@ -245,8 +245,8 @@ class MemoryGuard:
         """Whether a batch is that of several ranks."""
         return self._ranks is not None
 
-    def agree(self) -> None:
-        """Takes the smallest size that any rank needed. To be called on every rank."""
+    def _agree(self) -> None:
+        """Takes the smallest size that any rank needed."""
         if self._ranks is not None:
             sizes = torch.tensor(self.rows_at_once or NO_LIMIT)
             distributed.all_reduce(sizes, distributed.ReduceOp.MIN, group=self._ranks)
@@ -254,7 +254,8 @@ class MemoryGuard:
             self.rows_at_once = None if smallest == NO_LIMIT else smallest
 
     def state_dict(self) -> dict[str, int | None]:
-        """Plain values."""
+        """Plain values. To be asked on every rank, as Lightning does when it saves."""
+        self._agree()
         return {"rows_at_once": self.rows_at_once}
 
     def load_state_dict(self, state: Mapping[str, int | None]) -> None:

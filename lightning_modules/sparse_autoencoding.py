@@ -244,8 +244,7 @@ class SparseAutoencoding(LoadsFolders):
         counts = [step.firing_counts for step in steps.values()]
         sharing, group = sharing_batch(self.device_mesh, self.trainer.world_size)
         if sharing > 1:
-            # int32, which is half the bytes: a step has fewer rows than that holds
-            over_ranks = torch.cat(counts).int()
+            over_ranks = torch.cat(counts).int()  # half the bytes, and enough for the rows of a step
             distributed.all_reduce(over_ranks, group=group)
             counts = list(torch.split(over_ranks, [len(own) for own in counts]))
         for member, own in zip(self.members.by_name.values(), counts, strict=True):
@@ -342,8 +341,6 @@ class SparseAutoencoding(LoadsFolders):
                         f"weights are not finite at step {self.global_step}: "
                         "resume from the last checkpoint with a lower learning rate"
                     )
-        for member in self.members.by_name.values():
-            member.memory.agree()
         checkpoint["memory"] = {name: member.memory.state_dict() for name, member in self.members.by_name.items()}
         checkpoint["non_finite"] = {name: watch.state_dict() for name, watch in self.watches.items()}
 

@@ -13,6 +13,7 @@ from cli.lifeline import Ending, FirstLifeline, OtherLifeline
 
 SIZE = 3
 SOON = 20
+A_DAY = 86400.0
 
 
 @pytest.fixture
@@ -32,6 +33,7 @@ def joined(first, rank):
 def watched(line):
     """Notes the exit code instead of ending this process."""
     line.codes = []
+    line.grace = A_DAY
     line.over = threading.Event()
 
     def ended(code):
@@ -68,6 +70,7 @@ def test_all_learn_which_rank_is_gone_and_the_first_says_so_once(first, others):
 
 def test_when_the_first_is_gone_one_of_the_others_says_so(first, others):
     come(first, 1, 2)
+    first._leaving = True  # it says nothing any more
     for line in list(first._connected):
         line.connection.shutdown(socket.SHUT_RDWR)
     endings = [other.ending(SOON) for other in others]
@@ -82,8 +85,9 @@ def test_a_failure_is_told_by_the_first(first, others):
     assert first.says(ending)
 
 
-def test_the_first_tells_its_own_failure_itself_and_takes_its_time(first, others, monkeypatch):
-    monkeypatch.setattr(lifeline, "GRACE", 0.0)
+def test_the_first_tells_its_own_failure_itself_and_takes_its_time(first, others):
+    for line in (first, *others):
+        line.grace = 0.0
     come(first, 1, 2)
     assert not first.fail(Ending("the disk is full"))
     for other in others:
@@ -114,10 +118,8 @@ def test_nobody_is_missed_who_has_said_goodbye(first, others):
     assert not others[1].fail(Ending("late"))
 
 
-def test_a_process_that_does_not_come_out_of_its_collective_is_ended_with_its_last_words(
-    first, others, monkeypatch, capsys
-):
-    monkeypatch.setattr(lifeline, "GRACE", 0.0)
+def test_a_process_that_does_not_come_out_of_its_collective_is_ended_with_its_last_words(first, others, capsys):
+    first.grace = 0.0
     words = []
     first.last_words = words.append
     come(first, 1, 2)
@@ -129,7 +131,7 @@ def test_a_process_that_does_not_come_out_of_its_collective_is_ended_with_its_la
 
 
 def test_last_words_that_never_end_are_cut_off(first, others, monkeypatch):
-    monkeypatch.setattr(lifeline, "GRACE", 0.0)
+    first.grace = 0.0
     monkeypatch.setattr(lifeline, "LAST_WORDS", 0.05)
     for_ever = threading.Event()
     first.last_words = lambda ending: for_ever.wait(SOON)

@@ -331,7 +331,7 @@ class Noted(RunsOut):
 
     def on_train_end(self, trainer, pl_module):
         digest = [float(value.double().sum()) for value in pl_module.state_dict().values()]
-        noted = {"rows": pl_module.only.memory.rows_at_once, "digest": digest}
+        noted = {"rows": pl_module.only.memory.state_dict()["rows_at_once"], "digest": digest}
         (self.folder / f"{trainer.global_rank}.json").write_text(json.dumps(noted))
 
 
@@ -340,7 +340,7 @@ TWO = {"devices": 2, "strategy": "ddp_fork", "max_steps": 8, "max_epochs": -1}
 
 @pytest.mark.slow
 @pytest.mark.parametrize("way", ["forward", "backward"])
-def test_when_one_of_two_processes_runs_out_both_go_on_with_the_smaller_size(data, tmp_path, way):
+def test_when_one_of_two_processes_runs_out_both_go_on_and_save_the_smaller_size(data, tmp_path, way):
     trainer(tmp_path, callbacks=[Noted(tmp_path, 3, 9, way, 1)], **TWO).fit(module(hungry.HungryTopK(24, 3)), data)
     one, other = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
     assert one["rows"] == other["rows"] == 8
@@ -355,7 +355,7 @@ def test_when_one_of_two_processes_runs_out_both_go_on_with_the_smaller_size(dat
 
 @pytest.mark.slow
 @pytest.mark.parametrize("way", ["forward", "backward"])
-def test_when_one_of_two_processes_cannot_go_on_both_stop_with_the_sentence(data, tmp_path, way):
+def test_when_one_of_two_processes_cannot_go_on_it_stops_with_the_sentence(data, tmp_path, way):
     with pytest.raises(Exception, match="memory ran out on a single row"):
         trainer(tmp_path, callbacks=[Noted(tmp_path, 3, 0, way, 1)], **TWO).fit(module(hungry.HungryTopK(24, 3)), data)
     assert not list(tmp_path.glob("*.json"))

@@ -158,7 +158,7 @@ def _spoken_for(model: SparseAutoencoding, store: ActivationStore) -> SpokenFor 
     extractor: dict[str, Any] = store.manifest.source.get("extractor", {})
     name = extractor.get("model")
     if not isinstance(name, str):
-        return "The activations are not those of one model, so there is no unembedding."
+        return "The store names no single model, so there is no unembedding."
     found = Unembedding.of(name, extractor.get("revision"), extractor.get("remote_code_of"))
     if found is None:
         return "This model was saved without a head that predicts tokens."

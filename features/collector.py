@@ -116,8 +116,9 @@ class FeatureCollector:
     @torch.no_grad()
     def update(self, codes: Codes, rows: BatchRows) -> None:
         """Takes in a batch: its codes, and where its rows come from."""
-        self._sample.update(codes, rows)
-        every = self._looked_at(Entries.of(codes))
+        fired = codes.fired()
+        self._sample.update(fired, rows)
+        every = self._looked_at(Entries.of(fired, codes.batch, codes.d_sae))
         windows = Windows(every, rows, self.keeping.reach)
         entries = every if bool(rows.counted.all()) else every.kept(rows.counted[every.places])
         self.rows += int(rows.counted.sum())

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_modules.functional import Codes
+from lightning_modules.functional import Fired
 
 
 class Entries(NamedTuple):
@@ -28,14 +28,13 @@ class Entries(NamedTuple):
     """[E] int64, ascending: latent · b + row."""
 
     @classmethod
-    def of(cls, codes: Codes) -> Entries:
-        """Those of a batch's codes."""
-        fired = codes.fired()
+    def of(cls, fired: Fired, batch: int, d_sae: int) -> Entries:
+        """Those of a batch of b rows of codes of s latents."""
         # they come row by row already, so a stable sort by latent is all it takes, and narrow integers sort faster
-        order = fired.latents.to(narrowest(codes.d_sae)).sort(stable=True).indices
+        order = fired.latents.to(narrowest(d_sae)).sort(stable=True).indices
         latents, places = fired.latents[order], fired.rows[order]
         values = fired.values[order].float()
-        return cls(codes.batch, latents, places, values, latents * codes.batch + places)
+        return cls(batch, latents, places, values, latents * batch + places)
 
     def at(self, latents: Tensor, places: Tensor) -> Tensor:
         """Values of some latents on some rows, 0 where they did not fire.

@@ -29,6 +29,9 @@ class Places(NamedTuple):
 class KeptPlaces:
     """Keeps `count` places of every latent. Of equal keys the one that came first stays.
 
+    What is kept of a place stays in its slot until the place is given up; only keys and the slots' numbers are put in
+    order, which is far less to move.
+
     Args:
         d_sae: s.
         count: n.
@@ -38,6 +41,7 @@ class KeptPlaces:
 
     def __init__(self, d_sae: int, count: int, window: int, device: torch.device) -> None:
         self._keys = torch.full((d_sae, count), -torch.inf, device=device)
+        self._slots = torch.arange(count, device=device).repeat(d_sae, 1)
         self._rows = torch.full((d_sae, count), -1, device=device)
         self._values = torch.zeros(d_sae, count, device=device)
         # half precision is enough to shade a token by
@@ -46,7 +50,10 @@ class KeptPlaces:
     @property
     def places(self) -> Places:
         """What has been kept so far."""
-        return Places(self._rows, self._values, self._around)
+        deep = self._slots.unsqueeze(2).expand_as(self._around)
+        return Places(
+            self._rows.gather(1, self._slots), self._values.gather(1, self._slots), self._around.gather(1, deep)
+        )
 
     def update(self, entries: Entries, keys: Tensor, windows: Windows) -> None:
         """Takes in a batch.
@@ -57,39 +64,35 @@ class KeptPlaces:
             windows: tells what is around them.
         """
         # what cannot get in is left out first: after a few batches that is nearly all
-        chosen = (keys > self._keys[entries.latents, -1]).nonzero().flatten()
+        chosen = (keys > self._keys[:, -1][entries.latents]).nonzero().flatten()
         if not len(chosen):
             return
         order = chosen[keys[chosen].sort(descending=True, stable=True).indices]
         order = order[entries.latents[order].sort(stable=True).indices]
         _, _, within = runs(entries.latents[order])
-        order = order[within < self._keys.shape[1]]
-        self._merge(entries, order, keys, windows)
+        self._merge(entries, order[within < self._keys.shape[1]], keys, windows)
 
     def _merge(self, entries: Entries, order: Tensor, keys: Tensor, windows: Windows) -> None:
         """`order` are the entries that may get in, by latent and then by key, at most n of each."""
         touched, counts, within = runs(entries.latents[order])
         line = torch.arange(len(touched), device=order.device).repeat_interleave(counts)
-        old = self._keys[touched]
-        new, source = torch.full_like(old, -torch.inf), torch.full_like(old, -1, dtype=torch.int64)
+        old, slots = self._keys[touched], self._slots[touched]
+        count, most = old.shape[1], int(counts.max())
+        new, source = old.new_full((len(old), most), -torch.inf), slots.new_zeros(len(old), most)
         new[line, within], source[line, within] = keys[order], order
         # the old ones stand first, and a stable sort leaves equal ones in their order
         both, best = torch.cat([old, new], dim=1).sort(dim=1, descending=True, stable=True)
-        count = old.shape[1]
         both, best = both[:, :count], best[:, :count]
-        stayed = best.clamp_max(count - 1)
         came = (best >= count) & (both > -torch.inf)
-        entry = source.gather(1, (best - count).clamp_min(0))[came]
-        rows, values, around = windows.of(entries.latents[entry], entries.places[entry])
+        # as many of the old ones as came are given up, which are the last of them
+        nth = came.cumsum(dim=1)
+        freed = count - nth[:, -1:] + nth - 1
         self._keys[touched] = both
-        self._rows[touched] = _replaced(self._rows[touched], stayed, came, rows)
-        self._values[touched] = _replaced(self._values[touched], stayed, came, values)
-        deep = stayed.unsqueeze(2).expand(-1, -1, around.shape[1])
-        self._around[touched] = _replaced(self._around[touched], deep, came, around)
-
-
-def _replaced(old: Tensor, stayed: Tensor, came: Tensor, new: Tensor) -> Tensor:
-    """What stayed in its new order, and what came where it belongs."""
-    moved = old.gather(1, stayed)
-    moved[came] = new.to(old.dtype)
-    return moved
+        placed = slots.gather(1, freed.clamp(0, count - 1).where(came, best.clamp_max(count - 1)))
+        self._slots[touched] = placed
+        entry = source.gather(1, (best - count).clamp_min(0))[came]
+        latents, slot = entries.latents[entry], placed[came]
+        rows, values, around = windows.of(latents, entries.places[entry])
+        self._rows[latents, slot] = rows
+        self._values[latents, slot] = values
+        self._around[latents, slot] = around.half()

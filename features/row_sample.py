@@ -13,7 +13,7 @@ from torch import Tensor
 from features.entries import narrowest
 from features.hashing import uniform
 from features.windows import BatchRows
-from lightning_modules.functional import Codes
+from lightning_modules.functional import Fired
 
 NO_TOKEN = -1
 
@@ -54,12 +54,12 @@ class RowSample:
         self._entries = 0
         self._parts: list[tuple[Tensor, SampledRows]] = []
 
-    def update(self, codes: Codes, rows: BatchRows) -> None:
+    def update(self, fired: Fired, rows: BatchRows) -> None:
         """Takes in a batch."""
-        fired = codes.fired()
-        counts = torch.bincount(fired.rows, minlength=codes.batch).int()
+        batch = len(rows.numbers)
+        counts = torch.bincount(fired.rows, minlength=batch).int()
         offsets = torch.tensor([-1, 1], device=rows.numbers.device)
-        there, real = rows.neighbours(torch.arange(codes.batch, device=offsets.device), offsets)
+        there, real = rows.neighbours(torch.arange(batch, device=offsets.device), offsets)
         before, after = rows.tokens[there].where(real, NO_TOKEN).int().unbind(1)
         part = SampledRows(rows.tokens.int(), before, after, counts, fired.latents.to(self._kind), fired.values.float())
         hashes = uniform(rows.numbers)

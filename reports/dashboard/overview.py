@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from math import log10
 
-from features import Label
+from features import KINDS, Kind, Label
 from lightning_modules.metrics import DENSE_ABOVE, log_density
 from reports.dashboard.contexts import Context, contexts
 from reports.dashboard.drawing import curve_chart, density_chart
@@ -19,7 +19,9 @@ TO_BEGIN_WITH = 12
 LEVELS = 9
 """Shades, of which the style has a class each."""
 FEWEST_FIRINGS = 50
+MOST_FREQUENT = DENSE_ABOVE / 5
 SHORTEST_WORD = 3
+LEAST_CLARITY = 0.5
 BEFORE, AFTER = 20, 8
 """Characters before the marked token and tokens after it, in a card."""
 
@@ -100,30 +102,47 @@ def _to_begin_with(subject: Subject) -> str:
 
 
 def clear_latents(subject: Subject, count: int) -> list[int]:
-    """Latents that mean something at first sight: those whose label explains nearly all of them, of every kind of label
-    some; neither rare nor dense.
+    """Latents that mean something at first sight: those whose label explains nearly all of them, in words; neither rare
+    nor dense, of every kind of label some, and no two that are named alike.
     """
     features = subject.facts.features
-    by_kind: dict[str | None, list[tuple[float, int]]] = {}
+    by_kind: dict[Kind, list[tuple[float, int]]] = {kind: [] for kind in KINDS}
     for latent, (label, firings, density) in enumerate(
         zip(subject.facts.labels, features.counts.tolist(), features.density.tolist(), strict=True)
     ):
-        if label.kind is not None and firings >= FEWEST_FIRINGS and density <= DENSE_ABOVE / 5:
-            by_kind.setdefault(label.kind, []).append((_clarity(label, subject, latent), latent))
-    ranked = [sorted(found, reverse=True) for _, found in sorted(by_kind.items(), key=lambda item: str(item[0]))]
+        clarity = _clarity(label, subject)
+        if (
+            label.kind is not None
+            and firings >= FEWEST_FIRINGS
+            and density <= MOST_FREQUENT
+            and clarity >= LEAST_CLARITY
+        ):
+            by_kind[label.kind].append((clarity, latent))
+    ranked = [sorted(found, key=lambda one: (-one[0], one[1])) for found in by_kind.values()]
     chosen: list[int] = []
+    named: set[str] = set()
     while len(chosen) < count and any(ranked):
         for found in ranked:
-            if found and len(chosen) < count:
-                chosen.append(found.pop(0)[1])
-    return chosen
+            while found:
+                latent = found.pop(0)[1]
+                words = {"".join(map(subject.text_of, one)).strip() for one in subject.facts.labels[latent].patterns}
+                if named.isdisjoint(words):
+                    chosen.append(latent)
+                    named |= words
+                    break
+    return chosen[:count]
 
 
-def _clarity(label: Label, subject: Subject, latent: int) -> float:
-    # what is named should be words: signs and parts of words say little to somebody who has not seen the text
-    texts = ["".join(map(subject.text_of, pattern)) for pattern in label.patterns]
-    whole = sum(text[:1].isspace() and sum(map(str.isalpha, text)) >= SHORTEST_WORD for text in texts)
-    return label.explained * whole / len(texts)
+def _clarity(label: Label, subject: Subject) -> float:
+    """What the label explains, by the share of its patterns that are words: signs and parts of words say little to
+    somebody who has not seen the text.
+    """
+    whole = 0
+    for pattern in label.patterns:
+        texts = [subject.text_of(token) for token in pattern]
+        in_parts = any(text[:1].isalnum() for text in texts)
+        whole += not in_parts and sum(map(str.isalpha, "".join(texts))) >= SHORTEST_WORD
+    return label.explained * whole / max(1, len(label.patterns))
 
 
 def _card(subject: Subject, latent: int, shown: Sequence[Context]) -> str:
@@ -142,6 +161,8 @@ def _snippet(subject: Subject, place: Context) -> str:
     first = place.marked
     while first > 0 and len("".join(texts[first - 1 : place.marked])) <= BEFORE:
         first -= 1
+    while first < place.marked and texts[first][:1].isalnum():
+        first += 1  # not in the middle of a word
     kept = range(first, min(len(texts), place.marked + AFTER + 1))
     return "".join(_token(texts[at], abs(place.values[at]) / largest) for at in kept).lstrip()
 

@@ -38,7 +38,7 @@ async function inContexts(query, onFile) {
       const context = [...latent.strongest, ...latent.sampled].find(([, , , , texts]) =>
         texts.map((text) => file.texts[text]).join("").toLowerCase().includes(words),
       );
-      if (context) found.push({ latent: number * index.perFile + at, why: "a context", context: contextOf(file, context) });
+      if (context) found.push({ latent: number * index.perFile + at, context: contextOf(file, context) });
     });
     if (!onFile(found, number + 1)) return;
   }

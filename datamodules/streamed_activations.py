@@ -15,18 +15,18 @@ from backbones import RowExtractor
 from datamodules.extraction import extract_to_store
 from datamodules.shards import (
     ActivationBatch,
-    ActivationStore,
-    BlockShuffle,
+    RowStore,
     TrainingLoader,
     is_store,
     read_manifest,
     split_of,
 )
 from datamodules.source import places_of_models, refuse_other_store
-from datamodules.stored_rows import StoredRows
+from datamodules.stored_rows import Shuffle, StoredRows
 from datamodules.streaming import StreamingLoader
 from datamodules.text_contexts import TextContexts
 from datamodules.text_pools import TextPools, place_of
+from remote_files import is_url, shown
 from run_store import UserError
 
 
@@ -80,11 +80,12 @@ class StreamedActivationDataModule(StoredRows[StreamingLoader]):
         self.extractor = extractor
         self.text = text
         self.fill = None if fill is None else Path(fill)
+        self._places = {"held_out": held_out, "fill": fill}
         self.epoch_batches = epoch_batches
         self.pool_windows = pool_windows
         self.held_out_tokens = held_out_tokens
         self.ahead = ahead
-        self._filled: tuple[ActivationStore, BlockShuffle] | None = None
+        self._filled: tuple[RowStore, Shuffle] | None = None
 
     def prepare_data(self) -> None:
         """Extracts the held-out documents unless that was done; makes sure that stores are those of the settings.
@@ -92,6 +93,9 @@ class StreamedActivationDataModule(StoredRows[StreamingLoader]):
         Raises:
             UserError: nothing is held out, the extraction failed, or a store was made with other settings.
         """
+        for name, place in self._places.items():
+            if place is not None and is_url(place):
+                raise UserError(f"data.{name} is the URL {shown(place)}: name a folder of this machine")
         text = self._held_out_text()
         if is_store(self.folder):
             refuse_other_store(self.folder, self.extractor, text)
@@ -192,7 +196,7 @@ class StreamedActivationDataModule(StoredRows[StreamingLoader]):
         store, training = self._open_filled()
         return TrainingLoader(store, training, list(self.shapes), self.batch_size, self._rank)
 
-    def _open_filled(self) -> tuple[ActivationStore, BlockShuffle]:
+    def _open_filled(self) -> tuple[RowStore, Shuffle]:
         if self._filled is None:
             assert self.fill is not None  # or no row would come from there
             store = self._open(self.fill)

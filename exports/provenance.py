@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from datamodules.shards import read_manifest
@@ -66,7 +65,7 @@ class Provenance:
 def _made_of(record: RunRecord) -> tuple[dict[str, Any], dict[str, Any]]:
     """Settings of extractor and text: those in the store's manifest, else those in the run's."""
     try:
-        source = {} if record.lineage.store is None else read_manifest(Path(record.lineage.store)).source
+        source = {} if record.lineage.store is None else read_manifest(record.lineage.store).source
     except UserError:  # it is on another machine
         source = {}
     wanted = record.spec.get("data", {}).get("init_args", {})

@@ -53,6 +53,10 @@ class Retries:
                 return action()
             except (FileNotFoundError, UserError):
                 raise
+            except NotImplementedError as error:
+                raise UserError(
+                    f"{shown(url)} cannot be {doing}: its protocol has no way to; choose another"
+                ) from error
             except Exception as error:  # whatever a file system raises
                 if isinstance(error, PermissionError) or getattr(error, "status", None) in _FORBIDDEN:
                     raise UserError(

@@ -235,11 +235,10 @@ class StoredRows(LightningDataModule, Generic[Loader]):
                 f"validation_share {self.shares['validation']} and test_share {self.shares['test']} leave nothing to "
                 "train on: lower them"
             )
-        ranges = split_ranges(store.document_names, store.document_ranges(), self.seed, *self.shares.values())
-        splits = {split: self._shuffled(store, part) for split, part in ranges.items()}
         if isinstance(store, RemoteStore):
             store.refuse_small_cache(self.mixed_shards, list(self.shapes))
-        return splits
+        ranges = split_ranges(store.document_names, store.document_ranges(), self.seed, *self.shares.values())
+        return {split: self._shuffled(store, part) for split, part in ranges.items()}
 
     def _shuffled(self, store: RowStore, ranges: Tensor) -> Shuffle:
         if self.mixed_shards is None and not isinstance(store, RemoteStore):

@@ -209,6 +209,8 @@ class StoredRows(LightningDataModule, Generic[Loader]):
 
     def _sample(self, store: RowStore, split: Shuffle, rows: int) -> ActivationBatch:
         """Rows spread evenly over a split, or over what is mixed first of it; at most all of that."""
+        if (follower := self._follower(store, split)) is not None:
+            follower.at(0, 0, 1)
         return read_batch(store, list(self.shapes), split.spread(rows))
 
     def _open(self, folder: str | Path) -> RowStore:

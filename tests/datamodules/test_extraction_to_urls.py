@@ -12,6 +12,7 @@ from datamodules.shards import is_store, read_manifest
 from datamodules.shards.writing import OWNER_NAME, LocalPlace, RemotePlace
 from datamodules.text_contexts import TextContexts
 from run_store import UserError
+from tests.datamodules.shards.served import served
 from tests.datamodules.test_extraction import LAYER, SHARD_BYTES, TOKENIZER, Conversation, contents
 
 
@@ -216,3 +217,8 @@ def test_nodes_that_do_not_share_the_folder_are_told_at_once(tmp_path, make, exi
 def test_a_url_that_nothing_can_write_to_is_told(make):
     with pytest.raises(UserError, match="nothing://x cannot be reached"):
         extract_to_store(*make(), "nothing://x", SHARD_BYTES)
+
+
+def test_a_web_server_takes_no_store(tmp_path, make):
+    with served(tmp_path) as server, pytest.raises(UserError, match=r"\.writing cannot be written, since its protocol"):
+        extract_to_store(*make(), f"{server.url}/store", SHARD_BYTES)

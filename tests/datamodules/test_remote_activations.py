@@ -56,14 +56,15 @@ def test_everything_that_is_read_is_what_the_folder_gives(folder, tmp_path, mixe
     remote.teardown("fit")
 
 
-def test_a_sample_fetches_no_more_than_what_is_mixed_first(folder, tmp_path):
+def test_a_sample_fetches_no_more_than_what_is_mixed_first_and_next(folder, tmp_path):
     _, remote = both(folder, tmp_path, mixed_shards=2)
     assert isinstance(remote._splits["train"], GroupedShuffle)
     fetched = []
     monitored = remote.store.fetcher.fetch
     remote.store.fetcher.fetch = lambda file, into: (fetched.append(file.name), monitored(file, into))
     remote.sample(100)
-    assert len([name for name in fetched if "layer.2" in name]) == 2
+    remote.teardown("fit")
+    assert 2 <= len([name for name in fetched if "layer.2" in name]) <= 4
 
 
 def test_a_run_goes_on_at_the_url_where_the_folder_s_was_left(folder, tmp_path):

@@ -63,3 +63,11 @@ def test_what_stays_so_comes_through(retries: Retries, pauses: list[float], erro
     with pytest.raises(type(error)):
         retries(failing(error), URL)
     assert not pauses
+
+
+def test_what_a_protocol_cannot_do_is_one_sentence(retries: Retries, pauses: list[float]) -> None:
+    with pytest.raises(
+        UserError, match=r"^s3://bucket/store/file cannot be written, since its protocol has no way to: "
+    ):
+        retries(failing(NotImplementedError()), URL, "written")
+    assert not pauses

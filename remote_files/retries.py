@@ -15,6 +15,7 @@ T = TypeVar("T")
 
 LONGEST_PAUSE = 30.0
 _FORBIDDEN = {401, 403}
+_UNKNOWN = {405, 501}
 # of its own: a pause must not move the random numbers of a training
 _draw = random.Random()
 
@@ -58,7 +59,11 @@ class Retries:
                     f"{shown(url)} cannot be {doing}: its protocol has no way to; choose another"
                 ) from error
             except Exception as error:  # whatever a file system raises
-                if isinstance(error, PermissionError) or getattr(error, "status", None) in _FORBIDDEN:
+                status = getattr(error, "status", None)
+                if isinstance(error, NotImplementedError) or status in _UNKNOWN:
+                    reason = f"{shown(url)} cannot be {doing}, since its protocol or server has no way to"
+                    raise UserError(f"{reason}: choose another place") from error
+                if isinstance(error, PermissionError) or status in _FORBIDDEN:
                     raise UserError(
                         f"{shown(url)} may not be {doing} ({told(error)}): give this machine the credentials for it, "
                         "or choose another place"

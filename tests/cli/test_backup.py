@@ -71,7 +71,7 @@ def test_a_run_that_is_refused_leaves_nothing_there(config, tmp_path):
 
 def test_a_url_that_nothing_speaks_is_refused_before_anything_is_made(config, tmp_path, capsys):
     assert main(["fit", "--config", config, "--run.backup", "nothing://there"]) == 2
-    assert "run.backup nothing://there cannot be written to" in capsys.readouterr().err
+    assert "run.backup nothing://there cannot be reached" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
 
 

@@ -66,8 +66,7 @@ def test_what_stays_so_comes_through(retries: Retries, pauses: list[float], erro
 
 
 def test_what_a_protocol_cannot_do_is_one_sentence(retries: Retries, pauses: list[float]) -> None:
-    with pytest.raises(
-        UserError, match=r"^s3://bucket/store/file cannot be written, since its protocol has no way to: "
-    ):
-        retries(failing(NotImplementedError()), URL, "written")
+    for error in (NotImplementedError(), Status(405), Status(501)):
+        with pytest.raises(UserError, match=r"^s3://bucket/store/file cannot be written, since its protocol or server"):
+            retries(failing(error), URL, "written")
     assert not pauses

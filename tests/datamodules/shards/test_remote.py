@@ -4,6 +4,7 @@ import json
 import os
 from collections import Counter
 from pathlib import Path
+from threading import Lock
 
 import fsspec
 import pytest
@@ -279,3 +280,23 @@ def test_a_manifest_that_is_damaged_is_named_by_its_url(tmp_path, local, server)
     (local / "manifest.json").write_text(json.dumps(content))
     with pytest.raises(UserError, match=rf"^{server.url}/manifest\.json is damaged"):
         remote(server.url, tmp_path / "cache")
+
+
+def test_memory_holds_a_part_for_each_connection_and_one_for_who_reads(tmp_path, local, monkeypatch):
+    store = remote(f"file://{local}", tmp_path / "cache", 60_000, connections=3)
+    read, lock, under_way, most = store.fetcher.folder.read_part, Lock(), [0], [0]
+
+    def read_part(name, start, stop):
+        with lock:
+            under_way[0] += stop - start
+            most[0] = max(most[0], under_way[0])
+        try:
+            return read(name, start, stop)
+        finally:
+            with lock:
+                under_way[0] -= stop - start
+
+    monkeypatch.setattr(store.fetcher.folder, "read_part", read_part)
+    epoch_of(loader(TrainingLoader, store, 3))
+    store.close()
+    assert 0 < most[0] <= 4 * PART

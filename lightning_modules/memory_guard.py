@@ -171,7 +171,7 @@ class MemoryGuard:
     differently from the whole, so a run that tried now and then would not be the same twice.
 
     Each rank has a size of its own, since the gradient does not depend on it: nobody is asked at every step. What is
-    saved is the smallest. A rank that cannot go on at all stops; whoever launched it ends the others.
+    logged and saved is the smallest. A rank that cannot go on at all stops; whoever launched it ends the others.
     Ranks that share the latents meet in the middle of a step: there the first that runs out of memory ends the run.
 
     Args:
@@ -245,18 +245,18 @@ class MemoryGuard:
         """Whether a batch is that of several ranks."""
         return self._ranks is not None
 
-    def _agree(self) -> None:
-        """Takes the smallest size that any rank needed."""
+    def agreed(self) -> int | None:
+        """Takes the smallest size that any rank needed, and returns it. To be asked on every rank."""
         if self._ranks is not None:
             sizes = torch.tensor(self.rows_at_once or NO_LIMIT)
             distributed.all_reduce(sizes, distributed.ReduceOp.MIN, group=self._ranks)
             smallest = int(sizes)
             self.rows_at_once = None if smallest == NO_LIMIT else smallest
+        return self.rows_at_once
 
     def state_dict(self) -> dict[str, int | None]:
         """Plain values. To be asked on every rank, as Lightning does when it saves."""
-        self._agree()
-        return {"rows_at_once": self.rows_at_once}
+        return {"rows_at_once": self.agreed()}
 
     def load_state_dict(self, state: Mapping[str, int | None]) -> None:
         """As `state_dict` gave it; what was set smaller since stays."""

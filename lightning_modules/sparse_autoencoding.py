@@ -360,8 +360,7 @@ class SparseAutoencoding(LoadsFolders):
 
     def forward(self, *activations: Tensor) -> tuple[Codes, tuple[Tensor, ...]]:
         """As that of `only`."""
-        reconstructed: tuple[Codes, tuple[Tensor, ...]] = self.only(*activations)
-        return reconstructed
+        return self.only(*activations)  # type: ignore[no-any-return]
 
     def validation_step(self, batch: ActivationBatch, batch_idx: int) -> dict[str, Any]:
         """Updates the metrics; each member's codes, by prefix, and the rows go on to the callbacks."""

@@ -199,7 +199,7 @@ class Trainee(nn.Module):
         return dead if dead.numel() else None
 
     def figures(self, step: Step, rows: int) -> Figures:
-        """What is worth a curve of a step of so many rows."""
+        """What is worth a curve of a step of so many rows. To be asked on every rank."""
         figures: Figures = {
             "loss": step.loss.detach(),
             "fvu": step.fvu,
@@ -208,8 +208,8 @@ class Trainee(nn.Module):
             **{f"loss_{name}": value for name, value in step.terms.items()},
             **self.autoencoder.gauges(),
         }
-        if self.memory.rows_at_once is not None:
-            figures["rows_at_once"] = float(self.memory.rows_at_once)
+        if (rows_at_once := self.memory.agreed()) is not None:
+            figures["rows_at_once"] = float(rows_at_once)
         return figures
 
     def clip(self, largest: float | None) -> Tensor:

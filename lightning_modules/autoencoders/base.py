@@ -113,16 +113,14 @@ class Autoencoder(nn.Module, ABC):
     """
 
     rows_are_independent: ClassVar[bool] = True
-    """Whether the latents of a row depend on that row alone. A variant that selects over the batch says False: its
-    batches cannot be computed in parts."""
+    """Whether a row's latents depend on that row alone; batches of a variant that says False cannot be cut."""
 
     encodes_by_pre_activations: ClassVar[bool] = False
     """Whether `encode` asks for all pre-activations through `pre_activations`, as a wiring needs that does not multiply
     all of x with all of W_enc."""
 
     shardable: ClassVar[bool] = False
-    """Whether all that the variant does with its weights can be done by ranks that hold a part of the latents each, see
-    `functional.sharded`."""
+    """Whether ranks that hold a part of the latents each can do all that it does (see `functional.sharded`)."""
 
     signed: ClassVar[bool] = False
     """Whether latents may be negative, so that one stands for a direction and its opposite."""

@@ -329,9 +329,13 @@ class Noted(RunsOut):
         super().__init__(*args)
         self.folder = folder
 
+    def on_train_batch_start(self, trainer, pl_module, *_):
+        super().on_train_batch_start(trainer, pl_module)
+        self.saved = pl_module.only.memory.state_dict()
+
     def on_train_end(self, trainer, pl_module):
         digest = [float(value.double().sum()) for value in pl_module.state_dict().values()]
-        noted = {"rows": pl_module.only.memory.state_dict()["rows_at_once"], "digest": digest}
+        noted = {"rows": self.saved["rows_at_once"], "digest": digest}
         (self.folder / f"{trainer.global_rank}.json").write_text(json.dumps(noted))
 
 

@@ -214,7 +214,7 @@ def test_a_strategy_that_writes_in_its_own_way_is_refused(fresh, tmp_path):
         def save_checkpoint(self, checkpoint, filepath, storage_options=None):
             raise AssertionError("never called")
 
-    with pytest.raises(UserError, match=r"Sharded writes checkpoints in its own way.*auto or ddp"):
+    with pytest.raises(UserError, match=r"Sharded writes checkpoints in its own way.*auto, ddp or LatentParallel"):
         run(
             fresh(),
             tmp_path,

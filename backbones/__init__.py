@@ -13,6 +13,7 @@ from backbones.row_filters import RowCounts
 from backbones.splicing import CleanPass, SplicedModel
 from backbones.text_encoder import TextEncoder
 from backbones.tokenizers import load_tokenizer, tokenizer_sha256
+from backbones.unembedding import Unembedding
 
 __all__ = [
     "CapturedRows",
@@ -29,6 +30,7 @@ __all__ = [
     "RowExtractor",
     "SplicedModel",
     "TextEncoder",
+    "Unembedding",
     "capture",
     "has_language_head",
     "load_backbone",

@@ -8,13 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from backbones.one_batch import lookup, rounded
-from lightning_modules.functional.onednn import (
-    has_onednn,
-    onednn_is_fast,
-    onednn_linear,
-    rounded_linear,
-    runs_on_onednn,
-)
+from lightning_modules.functional.onednn import has_onednn, onednn_linear, rounded_linear, runs_on_onednn
 from run_store import UserError
 
 LinearLayers = Literal["auto", "onednn", "torch"]
@@ -49,8 +43,8 @@ def route_embeddings(model: nn.Module) -> None:
 
 
 def route_linear_layers(model: nn.Module, way: LinearLayers) -> bool:
-    """Sends the products of a model through oneDNN: always, never, or (`auto`) where its largest layer is no slower
-    that way on this machine. Results differ by rounding alone. Returns whether they go there.
+    """Sends the products of a model through oneDNN: always, never, or (`auto`) where this torch has it. Results differ
+    by rounding alone. Returns whether they go there.
 
     Raises:
         UserError: oneDNN is asked for, and this torch was built without it.
@@ -58,10 +52,7 @@ def route_linear_layers(model: nn.Module, way: LinearLayers) -> bool:
     layers = [module for module in model.modules() if type(module) is nn.Linear]
     if way == "onednn" and not has_onednn():
         raise UserError("linear_layers onednn needs a torch that was built with oneDNN: set it to auto")
-    if way == "torch" or not layers:
-        return False
-    largest = max(layers, key=lambda layer: layer.weight.numel())
-    if way == "auto" and not onednn_is_fast(largest.in_features, largest.out_features):
+    if way == "torch" or not layers or not has_onednn():
         return False
     for layer in layers:
         # The class is exchanged and not the module: names, weights and hooks stay what they are.

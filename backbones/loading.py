@@ -16,6 +16,7 @@ from transformers import (
     AutoConfig,
     AutoModel,
     AutoModelForCausalLM,
+    AutoModelForMaskedLM,
     AutoModelForTextEncoding,
     PretrainedConfig,
     PreTrainedModel,
@@ -49,6 +50,7 @@ def load_backbone(
     attention: str | None = None,
     device_map: str | None = None,
     language_head: bool = False,
+    masked_head: bool = False,
     adjust: Callable[[PretrainedConfig], None] | None = None,
 ) -> PreTrainedModel:
     """Loads a transformer, without its head unless that is asked for, in evaluation mode; its parameters are frozen.
@@ -63,6 +65,7 @@ def load_backbone(
         attention: transformers' name of an implementation; None leaves the choice to it.
         device_map: How accelerate spreads the weights over the devices; None puts them on the CPU.
         language_head: Whether the head that predicts the next token is loaded too; see `has_language_head`.
+        masked_head: Whether the head that fills gaps is loaded too; see `has_masked_head`.
         adjust: Changes the configuration before the model is made of it.
 
     Raises:
@@ -72,7 +75,7 @@ def load_backbone(
     folder = _folder(model, revision, remote_code_of)
     _refuse_unofficial_weights(model, folder)
     _refuse_missing_libraries(attention, device_map)
-    config, loader = _config_and_class(model, folder, remote_code_of, language_head)
+    config, loader = _config_and_class(model, folder, remote_code_of, language_head, masked_head)
     if adjust is not None:
         adjust(config)
     with explained(f"model {model!r}"), quiet(), _attention_explained(model, attention), _ONE_AT_A_TIME:
@@ -116,6 +119,21 @@ def has_language_head(model: str, revision: str | None = None, remote_code_of: s
     # Families that fill gaps, BERT and its kin, read to both sides unless the model says that it is a decoder.
     one_way = config.model_type not in MODEL_FOR_MASKED_LM_MAPPING_NAMES or getattr(config, "is_decoder", False)
     return one_way and not heads.isdisjoint(config.architectures or ())
+
+
+def has_masked_head(model: str, revision: str | None = None, remote_code_of: str | None = None) -> bool:
+    """Whether a model was saved with a head that fills gaps; code of a model's own is not asked.
+
+    Raises:
+        UserError: the model cannot be found, or needs code of its own that nobody asked for.
+    """
+    folder = _folder(model, revision, remote_code_of)
+    if remote_code_of is not None:
+        return False
+    with explained(f"model {model!r}"), quiet():
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    known = MODEL_FOR_MASKED_LM_MAPPING_NAMES.get(config.model_type, ())
+    return not ({known} if isinstance(known, str) else set(known)).isdisjoint(config.architectures or ())
 
 
 def load_skeleton(model: str, revision: str | None = None, remote_code_of: str | None = None) -> PreTrainedModel:
@@ -170,13 +188,19 @@ def _folder(model: str, revision: str | None, remote_code_of: str | None) -> Pat
 
 
 def _config_and_class(
-    model: str, folder: Path, remote_code_of: str | None, language_head: bool = False
+    model: str,
+    folder: Path,
+    remote_code_of: str | None,
+    language_head: bool = False,
+    masked_head: bool = False,
 ) -> tuple[PretrainedConfig, Any]:
     """The model's configuration, and the class or auto class that makes it."""
     if remote_code_of is not None:
         return remote_classes(model, folder, language_head)
     with explained(f"model {model!r}"), quiet():
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    if masked_head:
+        return config, AutoModelForMaskedLM
     return config, AutoModelForCausalLM if language_head else _auto_class(config)
 
 

@@ -54,7 +54,7 @@ class TextEncoder(Encoder):
         gradient_checkpointing: Whether layers are computed again in the backward pass, for less memory.
         dropout: Whether the model's own dropout is on in training. Without it NDCG was the same and training faster.
         linear_layers: What multiplies float32 matrices on a CPU: `torch` (MKL), `onednn`, or, with `auto`, oneDNN
-            unless it is measured to be the slower of the two.
+            where this torch has it.
         tokens_at_once: Padded tokens of a chunk. Small chunks stay in a CPU's caches; a GPU wants large ones.
     """
 

@@ -1,6 +1,6 @@
 from callbacks.activation_writer import ActivationWriter
 from callbacks.backup import Backup
-from callbacks.backup_target import check_url
+from callbacks.calibration import Calibration, slowest
 from callbacks.checkpoint_io import AtomicCheckpointIO, SaveOptions
 from callbacks.checkpoint_retention import CheckpointRetention
 from callbacks.collapse_alarm import CollapseAlarm
@@ -8,6 +8,7 @@ from callbacks.dead_neuron_resampling import DeadNeuronResampling
 from callbacks.dictionary_recovery import DictionaryRecovery
 from callbacks.embedding_projector import EmbeddingModule, EmbeddingProjector
 from callbacks.embedding_summary import EmbeddingSummary
+from callbacks.ends_together import EndsTogether
 from callbacks.extraction_progress import ExtractionProgress
 from callbacks.feature_statistics import FeatureStatistics
 from callbacks.graceful_stop import GracefulStop, RunStopped
@@ -25,6 +26,7 @@ __all__ = [
     "ActivationWriter",
     "AtomicCheckpointIO",
     "Backup",
+    "Calibration",
     "CheckpointRetention",
     "CollapseAlarm",
     "DeadNeuronResampling",
@@ -32,6 +34,7 @@ __all__ = [
     "EmbeddingModule",
     "EmbeddingProjector",
     "EmbeddingSummary",
+    "EndsTogether",
     "ExtractionProgress",
     "FeatureStatistics",
     "GracefulStop",
@@ -46,5 +49,5 @@ __all__ = [
     "SplicedEvaluation",
     "TrainingProgress",
     "TripletPreview",
-    "check_url",
+    "slowest",
 ]

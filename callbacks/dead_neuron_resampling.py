@@ -18,6 +18,10 @@ from lightning_modules.sparse_autoencoding import SparseAutoencoding
 from lightning_modules.trainee import Trainee
 from run_store import UserError
 
+ROWS_AT_ONCE = 512
+"""That are looked at, whatever the number of ranks: how many rows are multiplied together may change the last bit of a
+loss, and that a draw."""
+
 
 class DeadNeuronResampling(Callback):
     """At chosen optimiser steps, starts every latent anew that counts as dead.
@@ -28,9 +32,9 @@ class DeadNeuronResampling(Callback):
     changes, and where nothing is dead nothing is done.
 
     The rows are a fixed sample of the training split and the draw is a function of `seed` and the step, so a resumed
-    run does the same, and so does every rank, and each member of a sweep whatever the others are. What a run logs as
-    `train/resampled` is how many were started anew. A `model.non_finite` of roll_back that goes back to weights from
-    before takes the dead latents back with them, until the next of the chosen steps.
+    run does the same, and so does any number of ranks, and each member of a sweep whatever the others are. What a run
+    logs as `train/resampled` is how many were started anew. A `model.non_finite` of roll_back that goes back to weights
+    from before takes the dead latents back with them, until the next of the chosen steps.
 
     Args:
         at: when; below 1 a share of the run, else an optimiser step. Latents need the steps after the last of them to
@@ -116,7 +120,7 @@ def _misses(
     was_training = autoencoder.training
     # no state may move, and ranks that select over a common batch must not wait for one another here
     autoencoder.eval()
-    size = member.memory.rows_at_once or max(1, module.data.batch_size // trainer.world_size)
+    size = min(ROWS_AT_ONCE, module.data.batch_size, member.memory.rows_at_once or ROWS_AT_ONCE)
     try:
         for parts in zip(*(torch.split(part, size) for part in member.seen(batch.activations)), strict=True):
             with precision.forward_context():

@@ -8,7 +8,8 @@ import time
 from pathlib import Path
 from threading import Condition, Thread
 
-from callbacks.backup_target import BackupTarget, shown
+from callbacks.backup_target import BackupTarget
+from remote_files import shown
 from run_store.checkpoints import MANIFEST, StoredCheckpoint, list_checkpoints
 from run_store.layout import CHECKPOINTS_NAME, METADATA_NAME
 from run_store.record import read_record

@@ -62,6 +62,11 @@ class TrainingProgress(TQDMProgressBar):
         self._started = None
         super().on_validation_start(trainer, pl_module)
 
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Ends the bar's line: what is said about the exception has one of its own."""
+        if self._train_progress_bar is not None:
+            self._train_progress_bar.close()
+
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, str]:  # type: ignore[override]
         """What stands behind the bar, formatted."""
         model = self._model(pl_module)

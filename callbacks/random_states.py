@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,10 @@ from torch import distributed
 class RandomStates(Callback):
     """Saves where the random numbers of Python, NumPy, torch and the rank's CUDA device stand, on every rank, and goes
     on from there when a run is resumed.
+
+    Ranks that begin with one seed would drop out the same of different rows, so each but the first draws numbers of its
+    own, which follow from the first one's. So do those of a rank that a checkpoint of fewer ranks does not know; of one
+    of more ranks the others' are forgotten.
 
     A state that was saved inside an epoch is restored in front of the first batch, since making loaders draws numbers
     that the saved state has seen drawn; one from an epoch's end before the next epoch begins.
@@ -40,6 +45,8 @@ class RandomStates(Callback):
         self._restored = state_dict
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._restored is None and trainer.global_rank:
+            scatter(collect(), trainer.global_rank)
         if self._restored is not None and not self._restored["inside_epoch"]:
             self._restore(trainer)
             # Lightning has made the next epoch's iterator by now, which draws a seed; the straight run makes it here
@@ -50,10 +57,13 @@ class RandomStates(Callback):
             self._restore(trainer)
 
     def _restore(self, trainer: Trainer) -> None:
-        states = [] if self._restored is None else self._restored["ranks"]
-        self._restored = None
-        if trainer.global_rank < len(states):  # a rank that is new has the seed's numbers
-            restore(states[trainer.global_rank])
+        restored, self._restored, rank = self._restored, None, trainer.global_rank
+        assert restored is not None  # or nobody asks
+        states = restored["ranks"]
+        if rank < len(states):
+            restore(states[rank])
+        else:
+            scatter(states[0], rank)
 
 
 def collect() -> dict[str, Any]:
@@ -80,3 +90,13 @@ def restore(state: dict[str, Any]) -> None:
     torch.set_rng_state(state["torch"].cpu())
     if "cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"].cpu())
+
+
+def scatter(state: dict[str, Any], rank: int) -> None:
+    """Puts this process's generators where they are for a rank above 0 when they are at `state` for the first: a
+    function of both, and other numbers for every rank.
+    """
+    digest = sha256(state["torch"].cpu().numpy().tobytes() + f"rank {rank}".encode()).digest()
+    random.seed(digest)
+    np.random.seed(np.frombuffer(digest, dtype=np.uint32))
+    torch.manual_seed(int.from_bytes(digest[:8], "little") >> 1)  # of every device

@@ -28,10 +28,14 @@ class RunRecordKeeper(Callback):
 
     Args:
         record: of the run, whose lock this process has and whose attempt has begun.
+        reason_for: what an exception comes from, which may be what has happened to another process.
     """
 
-    def __init__(self, record: RunRecord) -> None:
+    def __init__(
+        self, record: RunRecord, reason_for: Callable[[BaseException], BaseException] = lambda error: error
+    ) -> None:
         self.record = record
+        self.reason_for = reason_for
         self._reported: Path | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -73,7 +77,7 @@ class RunRecordKeeper(Callback):
         try:
             if self.record.status == "running":
                 self._report(trainer)
-            self.end(exception)
+            self.end(self.reason_for(exception))
         except (UserError, OSError) as error:
             rank_zero_warn(f"the end of the run could not be recorded: {error}")
 

@@ -14,6 +14,7 @@ from lightning.pytorch.trainer.states import TrainerFn, TrainerStatus
 from lightning.pytorch.utilities import rank_zero_warn
 
 from callbacks.checkpoint_io import AtomicCheckpointIO, SaveOptions
+from callbacks.vote import Vote
 from lightning_modules.sharding import LatentParallel
 from run_store import UserError
 from run_store.checkpoints import add_metrics, checkpoint_path, sweep_leftovers
@@ -50,6 +51,8 @@ class SaveCheckpoints(Checkpoint):
         self._validated_step = -1
         self._step_before_batch = 0
         self._saved_at = 0.0
+        self._late = Vote()
+        self._is_late = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Sweeps what a kill inside a save has left.
@@ -103,6 +106,8 @@ class SaveCheckpoints(Checkpoint):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._step_before_batch = trainer.global_step
         self._saved_at = time.monotonic()
+        if self.every_n_minutes is not None:
+            self._late.start(trainer.world_size)
         folder = self.folder(trainer)
         # a run that goes on from another folder's checkpoint has not saved this step yet
         is_saved = folder is not None and checkpoint_path(folder, trainer.global_step).is_dir()
@@ -110,9 +115,13 @@ class SaveCheckpoints(Checkpoint):
 
     def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
         self._step_before_batch = trainer.global_step
+        if self.every_n_minutes is not None:
+            self._late.cast(self._own_late())
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         """Saves after a step that is due; the last of an epoch is left to the epoch's end, after the validation."""
+        # ranks save together, and their clocks differ
+        self._is_late = self.every_n_minutes is not None and bool(self._late.outcome(self._own_late()))
         if trainer.is_last_batch or not self._is_whole(trainer) or trainer.global_step == self._saved_step:
             return
         if self._is_due(trainer) or self._is_stopping(trainer):
@@ -149,11 +158,10 @@ class SaveCheckpoints(Checkpoint):
         step = trainer.global_step
         if step in self.at_steps or (self.every_n_steps is not None and step % self.every_n_steps == 0):
             return True
-        if self.every_n_minutes is None:
-            return False
-        late = time.monotonic() - self._saved_at >= 60 * self.every_n_minutes
-        # ranks save together, and their clocks differ
-        return bool(trainer.strategy.broadcast(late)) if trainer.world_size > 1 else late
+        return self._is_late
+
+    def _own_late(self) -> int:
+        return int(time.monotonic() - self._saved_at >= 60 * (self.every_n_minutes or 0.0))
 
     def _is_stopping(self, trainer: Trainer) -> bool:
         """Whether this is the last step though the epoch has more: saved at the epoch's end it would look finished, and

@@ -9,6 +9,7 @@ from typing import get_args
 import yaml
 
 from cli.overlays import CONFIGS
+from remote_files import is_url
 from run_store.environment import Environment, detect_environment
 from run_store.paths import normalised
 
@@ -49,10 +50,12 @@ def store_moved(path: str, stores: str, typed: Sequence[str]) -> str:
         stores: the folder of stores.
         typed: the command line.
     """
+    if is_url(path):
+        return path
     first, *rest = PurePosixPath(normalised(path)).parts or ("",)
     if first != STORES or not rest or any(path in (argument, argument.partition("=")[2]) for argument in typed):
         return path
-    return str(PurePosixPath(stores, *rest))
+    return "/".join([stores.rstrip("/"), *rest]) if is_url(stores) else str(PurePosixPath(stores, *rest))
 
 
 def _asked(arguments: Sequence[str]) -> str:

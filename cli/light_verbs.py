@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from inspect import Parameter, signature
 from itertools import takewhile
 from typing import Any
@@ -62,7 +62,8 @@ def carry_out(verb: Verb, command: str, arguments: Sequence[str]) -> int:
 
 def _spelled_out(arguments: Sequence[str], verb: Verb) -> list[str]:
     """Gives each setting the one value that the parser wants: a bare `--json` is true, `--epochs 1 3` a list, and so
-    are all values that stand first, `runs compare A B`, where a verb begins with a list.
+    are all values that stand first, `runs compare A B`, where a verb begins with a list. `--push-to-hub` is
+    `--push_to_hub`.
     """
     kinds = {f"--{name}": str(setting.annotation) for name, setting in signature(verb).parameters.items()}
     spelled: list[str] = []
@@ -73,7 +74,7 @@ def _spelled_out(arguments: Sequence[str], verb: Verb) -> list[str]:
         spelled += [json.dumps(values)] if values else []
         del rest[: len(values)]
     while rest:
-        option = rest.pop(0)
+        option = _by_its_name(rest.pop(0), kinds)
         values = list(takewhile(lambda value: not value.startswith("--"), rest))
         if kinds.get(option) == "bool" and not values:
             spelled.append(f"{option}=true")
@@ -83,6 +84,12 @@ def _spelled_out(arguments: Sequence[str], verb: Verb) -> list[str]:
         else:
             spelled.append(option)
     return spelled
+
+
+def _by_its_name(option: str, known: Container[str]) -> str:
+    name, equals, value = option.partition("=")
+    underscored = f"--{name[2:].replace('-', '_')}"
+    return f"{underscored}{equals}{value}" if name.startswith("--") and underscored in known else option
 
 
 def _called(component: Any, program: str, arguments: Sequence[str]) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -19,15 +19,15 @@ import cli.class_names  # noqa: F401  (so that a config may name classes without
 from callbacks import (
     AtomicCheckpointIO,
     Backup,
+    EndsTogether,
     GracefulStop,
     InitialWeights,
     RandomStates,
     RunRecordKeeper,
     RunStopped,
-    check_url,
 )
 from cli.environments import STORES, store_moved, with_environment
-from cli.launch import DecidedElsewhere, Plan, decided_together, forget
+from cli.launch import DecidedElsewhere, Launch, Plan
 from cli.messages import one_line
 from cli.overlays import with_overlays
 from cli.quiet import quiet
@@ -36,6 +36,7 @@ from cli.sources import find_measured
 from cli.starting import Asked, Start, start
 from cli.trainer_settings import refuse_impossible
 from lightning_modules.memory_guard import ran_out_of_memory
+from remote_files import check_url, is_url
 from run_store import UserError
 from run_store.paths import place_here
 
@@ -48,8 +49,12 @@ class NothingToDo(Exception):  # noqa: N818  (it is no error)
     """The run that was asked for is complete."""
 
 
-def run(arguments: Sequence[str]) -> int:
+def run(arguments: Sequence[str], carry_out: Callable[[Sequence[str], Launch], object] | None = None) -> int:
     """Parses and carries out one command.
+
+    Args:
+        arguments: as on the command line, without the program's name.
+        carry_out: what does it; FulguriteCLI by default.
 
     Returns:
         The exit code.
@@ -59,27 +64,35 @@ def run(arguments: Sequence[str]) -> int:
     """
     quiet()
     argv, arguments = sys.argv, with_environment(with_overlays(arguments))
+    launch = Launch()
     try:
-        FulguriteCLI(arguments)
-    except ArgumentError as error:
-        raise UserError(one_line(error, arguments)) from error
-    except MisconfigurationException as error:
-        raise UserError(" ".join(str(error).split())) from error
-    except RunStopped as stopped:
-        return stopped.exit_code
-    except (MemoryError, RuntimeError) as error:
-        # steps and validation have sentences of their own; this is the start sample, reading, saving
-        if not ran_out_of_memory(error):
-            raise
-        raise UserError("memory ran out: lower data.batch_size or d_sae, or give the process more memory") from error
+        (carry_out or FulguriteCLI)(arguments, launch)
+        launch.leave()
     except NothingToDo:
         return 0
-    except DecidedElsewhere:
-        return 2
+    except BaseException as error:
+        reason = launch.ended_by(_told(error, arguments))
+        if isinstance(reason, RunStopped | DecidedElsewhere):
+            return reason.exit_code
+        if reason is error:
+            raise
+        raise reason from error
     finally:
         sys.argv = argv
-        forget()
+        launch.forget()
     return 0
+
+
+def _told(error: BaseException, arguments: Sequence[str]) -> BaseException:
+    """What libraries raise for a person's mistake, as a sentence."""
+    if isinstance(error, ArgumentError):
+        return UserError(one_line(error, arguments))
+    if isinstance(error, MisconfigurationException):
+        return UserError(" ".join(str(error).split()))
+    # steps and validation have sentences of their own; this is the start sample, reading, saving
+    if ran_out_of_memory(error):
+        return UserError("memory ran out: lower data.batch_size or d_sae, or give the process more memory")
+    return error
 
 
 class FulguriteCLI(LightningCLI):
@@ -88,10 +101,12 @@ class FulguriteCLI(LightningCLI):
 
     Args:
         arguments: the command line, without the program's name.
+        launch: the processes that carry it out.
     """
 
-    def __init__(self, arguments: Sequence[str]) -> None:
+    def __init__(self, arguments: Sequence[str], launch: Launch) -> None:
         self.arguments = list(arguments)
+        self.launch = launch
         self.plan: Plan | None = None
         self.start: Start | None = None
         self.backup: Backup | None = None
@@ -109,7 +124,7 @@ class FulguriteCLI(LightningCLI):
                 args=self.arguments,
             )
         except BaseException as error:
-            self._end_badly(error)
+            self._end_badly(self._reason_for(error))
             raise
         finally:
             if self.start is not None:
@@ -133,6 +148,7 @@ class FulguriteCLI(LightningCLI):
         """
         sys.argv = [*sys.argv[:1], *self.arguments]  # what Lightning starts its other processes with
         settings = self.config[self.subcommand]
+        self.launch.find_place(settings.trainer, settings.run.patience)
         if self.subcommand == "fit":
             refuse_impossible(settings.trainer)
         self._settle_places(settings)
@@ -147,10 +163,11 @@ class FulguriteCLI(LightningCLI):
     def _settle_places(self, settings: Namespace) -> None:
         """Paths in one form, and stores where the environment has them."""
         run = settings.run
-        run.folder, run.stores = place_here(run.folder, "run.folder"), place_here(run.stores, "run.stores")
+        run.folder = place_here(run.folder, "run.folder")
+        run.stores = run.stores if is_url(run.stores) else place_here(run.stores, "run.stores")
         data = settings.get("data")
         if data is not None and (store := data.init_args.get("store")) is not None:
-            data.init_args.store = place_here(store, "data.store")
+            data.init_args.store = store if is_url(store) else place_here(store, "data.store")
         if run.stores == STORES:
             return
         for inside in (data, *_as_list(settings.trainer.get("callbacks"))):
@@ -160,7 +177,7 @@ class FulguriteCLI(LightningCLI):
 
     def _start(self, settings: Namespace) -> None:
         if self.run_settings.backup is not None:
-            check_url(self.run_settings.backup)
+            check_url(self.run_settings.backup, "run.backup")
         config = yaml.safe_load(self.config_text)
 
         def decide() -> Plan:
@@ -172,7 +189,7 @@ class FulguriteCLI(LightningCLI):
             paths = {"folder": found.folder, "checkpoint": found.checkpoint, "weights": found.weights}
             return {name: path and str(path) for name, path in paths.items()}
 
-        self.plan = decided_together(decide)
+        self.plan = self.launch.decided_together(decide)
         if "skip" in self.plan:
             raise NothingToDo
         settings.ckpt_path = self.plan["checkpoint"]
@@ -199,7 +216,12 @@ class FulguriteCLI(LightningCLI):
             callbacks += self._callbacks_of_a_run(self.plan)
         elif self.subcommand != "predict":
             callbacks.append(RandomStates())  # or Lightning misses what a checkpoint has of it
-        return super().instantiate_trainer(plugins=[*plugins, AtomicCheckpointIO()], callbacks=callbacks, **kwargs)
+        together = EndsTogether(self._reason_for)
+        built = super().instantiate_trainer(
+            plugins=[*plugins, AtomicCheckpointIO()], callbacks=[together, *callbacks], **kwargs
+        )
+        self.launch.join(built)
+        return built
 
     def _callbacks_of_a_run(self, plan: Plan) -> list[Callback]:
         """Behind those of the config: a state is whole once they have seen the step."""
@@ -215,9 +237,10 @@ class FulguriteCLI(LightningCLI):
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
             getattr(callback, "check_settings", lambda: None)()
         if self.start is not None and self.stop is not None:
-            self.keeper = RunRecordKeeper(self.start.begin(self.asked, self.config_text))
+            self.keeper = RunRecordKeeper(self.start.begin(self.asked, self.config_text), self._reason_for)
             if self.run_settings.backup is not None:
                 self.backup = Backup(self.run_settings.backup, self.start.folder)
+            self.launch.when_ended(self._end_badly)
             kept: list[Callback] = [self.keeper, *([self.backup] if self.backup else [])]
             callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
             callbacks[callbacks.index(self.stop) : callbacks.index(self.stop)] = kept
@@ -231,6 +254,9 @@ class FulguriteCLI(LightningCLI):
             self.keeper.complete(self.trainer)
         if self.backup is not None:
             self.backup.finish()
+
+    def _reason_for(self, error: BaseException) -> BaseException:
+        return self.launch.ended_by(_told(error, self.arguments))
 
     def _end_badly(self, error: BaseException) -> None:
         if self.start is None:

@@ -17,6 +17,7 @@ VERBS = {
     "predict": "extract activations into a store",
     "data": "look into an activation store: data inspect STORE",
     "check": "ask of an embedding model what must hold before it is relied on: loading, quality, convergence, latency",
+    "dashboard": "write a page that shows what an autoencoder has learnt: dashboard --run RUN",
     "export": "write a trained autoencoder for SAELens or sparsify: export --run RUN --format saelens --output DIR",
     "import": "make a start of a published autoencoder: import FOLDER --output imported/NAME",
     "predictions": "what models made of their samples: list, epochs, compare, report, export or delete",
@@ -25,6 +26,7 @@ VERBS = {
 }
 OWN_ROOM = {
     "check": "cli.check",
+    "dashboard": "cli.dashboard",
     "data": "cli.data",
     "export": "cli.export",
     "import": "cli.importing",
@@ -34,6 +36,7 @@ OWN_ROOM = {
 }
 """Verbs that are functions of ours, by module; all others are Lightning's."""
 
+PREFLIGHT = "--preflight"
 INTERRUPTED = 128 + signal.SIGINT
 NOT_READ_TO_THE_END = 128 + 13
 """SIGPIPE, which Windows does not name."""
@@ -45,6 +48,7 @@ verbs:
 
   python main.py fit --config configs/sae.yaml        the main job
   python main.py fit --config FILE --print_config     the resolved settings, without running
+  python main.py fit --config FILE --preflight        what it will take, and whether it fits, without running
   python main.py VERB --help                          every setting
   python main.py fit --model.help SparseAutoencoding  the settings of one class
 """
@@ -90,7 +94,13 @@ def _carried_out(arguments: Sequence[str]) -> int:
         return 0
     _check_verb(arguments[0])
     # imported here: torch and lightning take seconds, which a help page or a misspelt verb should not pay for
-    return int(importlib.import_module(OWN_ROOM.get(arguments[0], "cli.lightning_cli")).run(arguments) or 0)
+    return int(importlib.import_module(_room_of(arguments)).run(arguments) or 0)
+
+
+def _room_of(arguments: Sequence[str]) -> str:
+    if arguments[0] == "fit" and PREFLIGHT in arguments:
+        return "cli.preflight"
+    return OWN_ROOM.get(arguments[0], "cli.lightning_cli")
 
 
 def _check_verb(verb: str) -> None:

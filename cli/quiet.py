@@ -24,6 +24,8 @@ UNWANTED_WARNINGS = (
     r".*isinstance\(treespec, LeafSpec\).*",
     r".*does not have many workers.*",
     r".*is an instance of `nn.Module` and is already saved.*",
+    # metrics are of all ranks when they are logged
+    r".*It is recommended to use `self.log\(.*sync_dist=True.*",
 )
 
 

@@ -15,6 +15,7 @@ import yaml
 from jsonargparse import ArgumentError, Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
+from cli.launch import Launch
 from cli.lightning_cli import FulguriteCLI, contents_of
 from cli.messages import one_line
 from cli.overlays import with_overlays
@@ -58,7 +59,7 @@ def answer(arguments: list[str]) -> dict[str, Any]:
     """
     given = with_overlays(["fit", *arguments])
     try:
-        ResolvingCLI(given)
+        ResolvingCLI(given, Launch())
     except Understood as understood:
         return dict(understood.args[0])
     except ArgumentError as error:

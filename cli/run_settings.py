@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from jsonargparse.typing import PositiveFloat
+
 from run_store.fingerprints import IdentityFlags
 from run_store.modes import Mode, Source
 from run_store.selection import Criterion, Direction
@@ -31,6 +33,7 @@ class RunSettings:
     best_direction: Whether the lowest or the highest value is the best.
     backup: Where finished checkpoints and the run's record are copied to in the background: any URL that fsspec knows,
         such as file:///drive/runs or s3://bucket/runs.
+    patience: Seconds within which all processes of a launch must have come.
     identity: What makes another run of the same settings.
     """
 
@@ -46,6 +49,7 @@ class RunSettings:
     best_metric: str = "val/fvu"
     best_direction: Direction = "min"
     backup: str | None = None
+    patience: PositiveFloat = 300.0
     identity: IdentityFlags = field(default_factory=IdentityFlags)
 
     @property

@@ -152,10 +152,35 @@ def start(asked: Asked) -> Start | None:
         return _started(decision, identity, identity.folder(settings))
 
 
+def foreseen(asked: Asked) -> Decision:
+    """What `start` would decide, without a claim, a lock or a trace.
+
+    Raises:
+        UserError: the start would be refused, and why.
+    """
+    if asked.resume is not None:
+        folder = resolve_run(asked.settings.folder, asked.resume).folder
+        if (folder / METADATA_NAME).exists():
+            record = read_record(folder)
+            _refuse_other_settings(record, asked.identity(record.spec.get("initial_weights")))
+        decision = decide(Request(), OnDisk((survey_run(folder),)))
+    else:
+        source = find_source(asked.settings)
+        folder = asked.identity(asked.began_as(source.checkpoint)).folder(asked.settings)
+        decision = _found(asked, folder, source)
+    if decision.action == "refuse":
+        raise UserError(decision.reason)
+    return decision
+
+
 def _decision(asked: Asked, folder: Path, source: FoundSource) -> Decision:
-    settings = asked.settings
     for variant in variant_folders(folder):
         _sweep(variant)
+    return _found(asked, folder, source)
+
+
+def _found(asked: Asked, folder: Path, source: FoundSource) -> Decision:
+    settings = asked.settings
     path = None if settings.path is None else Path(settings.path)
     request = Request(settings.mode, settings.source, path, settings.validate_source)
     return decide(request, OnDisk(survey_variants(folder), source.run, source.best, source.path))

@@ -11,12 +11,21 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from backbones import RowExtractor
 from datamodules.extraction import extract_to_store
-from datamodules.shards import ActivationBatch, TrainingLoader, is_store, read_manifest
-from datamodules.shards.format import MANIFEST_NAME
+from datamodules.rehearsal import Rehearsal, Wanted, rehearse_store, survey
+from datamodules.shards import (
+    ActivationBatch,
+    ShardCache,
+    TrainingLoader,
+    is_store,
+    manifest_sha256,
+    read_manifest,
+    split_of,
+)
+from datamodules.shards.files import in_words
 from datamodules.source import places_of_models, refuse_other_store
 from datamodules.stored_rows import StoredRows
 from datamodules.text_contexts import TextContexts
-from run_store import UserError, sha256_of
+from run_store import UserError
 
 _NO_STORE = (
     "there is no activation store in {}: set data.store to the folder of one, "
@@ -30,7 +39,7 @@ class ActivationDataModule(StoredRows[TrainingLoader]):
     Documents are held out whole, by a hash of their names, so that nothing held out is trained on.
 
     Args:
-        store: The store's folder. When there is no store in it, one is extracted first.
+        store: The store's folder, or any URL that fsspec knows. When there is no store in it, one is extracted first.
         batch_size: Rows in a batch, over all devices together.
         hook_points: Which hook points of the store to read; null reads all of them.
         extractor: The model and hook points to make a missing store with.
@@ -39,7 +48,11 @@ class ActivationDataModule(StoredRows[TrainingLoader]):
         test_share: The expected share of documents held out for the test.
         block_rows: Consecutive rows that are shuffled together: more read faster, fewer mix better.
         seed: Decides the order of the rows and which documents are held out.
-        verify: Compare the sha256 of the store's files with those that were written.
+        verify: Compare the sha256 of the store's files with those that were written; what is fetched from a URL always
+            is.
+        mixed_shards: Shards whose rows are shuffled together; null shuffles all rows. Needed where a store at a URL is
+            larger than the cache.
+        cache: Where shards of a URL are kept on this machine.
     """
 
     def __init__(
@@ -54,9 +67,20 @@ class ActivationDataModule(StoredRows[TrainingLoader]):
         block_rows: PositiveInt = 16,
         seed: int = 0,
         verify: bool = True,
+        mixed_shards: PositiveInt | None = None,
+        cache: ShardCache | None = None,
     ) -> None:
         super().__init__(
-            store, batch_size, hook_points, validation_share, test_share, block_rows, seed=seed, verify=verify
+            store,
+            batch_size,
+            hook_points,
+            validation_share,
+            test_share,
+            block_rows,
+            seed=seed,
+            verify=verify,
+            mixed_shards=mixed_shards,
+            cache=cache,
         )
         self.extractor = extractor
         self.text = text
@@ -71,9 +95,10 @@ class ActivationDataModule(StoredRows[TrainingLoader]):
         if is_store(self.folder):
             if self.extractor is not None and self.text is not None:
                 refuse_other_store(self.folder, self.extractor, self.text)
-            rank_zero_info(f"Reusing the activation store {self.folder}: {read_manifest(self.folder).rows:,} rows.")
+            rows = read_manifest(self.folder).rows
+            rank_zero_info(f"Reusing the activation store {in_words(self.folder)}: {rows:,} rows.")
         elif self.extractor is None or self.text is None:
-            raise UserError(_NO_STORE.format(self.folder))
+            raise UserError(_NO_STORE.format(in_words(self.folder)))
         else:
             extract_to_store(self.extractor, self.text, self.folder)
             self.extractor.unload()
@@ -89,7 +114,7 @@ class ActivationDataModule(StoredRows[TrainingLoader]):
         elif self.extractor is not None:
             available = self.extractor.hook_point_names()
         else:
-            raise UserError(_NO_STORE.format(self.folder))
+            raise UserError(_NO_STORE.format(in_words(self.folder)))
         self._refuse_unknown(self.folder, available)
         return self.hook_points or available
 
@@ -111,13 +136,50 @@ class ActivationDataModule(StoredRows[TrainingLoader]):
         """
         if settings.get("extractor") is None or settings.get("text") is None:
             if not is_store(settings["store"]):
-                raise UserError(_NO_STORE.format(settings["store"]))
-            return {"store": sha256_of(Path(settings["store"]) / MANIFEST_NAME), "verify": None}
-        return dict.fromkeys(("store", "verify", *places_of_models(settings)))
+                raise UserError(_NO_STORE.format(in_words(settings["store"])))
+            return {"store": manifest_sha256(settings["store"]), "verify": None, "cache": None}
+        return dict.fromkeys(("store", "verify", "cache", *places_of_models(settings)))
+
+    def rehearse(self, scratch: Path, wanted: Wanted) -> Rehearsal:
+        """Extracts a slice into `scratch` where the store is missing, which is left missing.
+
+        Raises:
+            UserError: as `prepare_data`, or how long the text is, is not known.
+        """
+        if is_store(self.folder) or self.extractor is None or self.text is None:
+            return Rehearsal()
+        shares = self.shares["validation"], self.shares["test"]
+        rows = max(wanted.rows, wanted.batches * self.batch_size)
+        of_validation = 2 * self.batch_size if self.shares["validation"] else 0
+        found = survey(
+            self.extractor,
+            self.text,
+            lambda name: split_of(name, self.seed, *shares),
+            rows,
+            of_validation,
+            wanted.seconds,
+        )
+        place, least = scratch / "store", 2 * self.batch_size
+        made = rehearse_store(self.extractor, self.text, self.folder, place, found, least, wanted.seconds)
+        return Rehearsal(
+            {"store": str(place)},
+            found.scaled(found.rows["train"], self.text),
+            found.scaled(found.rows["validation"], self.text),
+            (made,),
+            same_order=False,
+        )
 
     def sample(self, rows: int) -> ActivationBatch:
         """The same rows at every call, spread evenly over the training split; at most all of it."""
         return self._sample(self.store, self._splits["train"], rows)
 
     def _make_loader(self) -> TrainingLoader:
-        return TrainingLoader(self.store, self._splits["train"], list(self.shapes), self.batch_size, self._rank)
+        order = self._splits["train"]
+        return TrainingLoader(
+            self.store,
+            order,
+            list(self.shapes),
+            self.batch_size,
+            self._rank,
+            follower=self._follower(self.store, order),
+        )

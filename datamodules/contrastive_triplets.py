@@ -17,6 +17,7 @@ from torch import Tensor
 
 from backbones import load_tokenizer, tokenizer_sha256
 from datamodules.processes import ALONE, Processes
+from datamodules.rehearsal import Rehearsal, Wanted
 from datamodules.shards import Rank
 from datamodules.triplets import (
     HardNegatives,
@@ -154,6 +155,15 @@ class TripletDataModule(LightningDataModule):
             described = {key: value for key, value in sources[name].describe().items() if key != "files"}
             identities[name] = fingerprint([described, sources[name].fingerprint()])
         return {**identities, "cache": None}
+
+    def rehearse(self, scratch: Path, wanted: Wanted) -> Rehearsal:
+        """Has what is not in the cache yet made in `scratch`, all of it; what is there is read where it is."""
+        cache = scratch / "triplets"
+        cache.mkdir()
+        for folder in self.cache.glob("*") if self.cache.is_dir() else ():
+            if folder.is_dir() and not folder.suffix:
+                (cache / folder.name).symlink_to(folder.resolve(), target_is_directory=True)
+        return Rehearsal({"cache": str(cache)})
 
     def table(self, split: Split) -> TripletTable:
         """The table that a split's examples are in."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import asdict, replace
-from pathlib import Path
+from functools import partial
 from types import TracebackType
 
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
@@ -14,23 +15,23 @@ from tqdm.auto import tqdm
 
 from backbones import CapturedRows, RowExtractor
 from datamodules.processes import ALONE, Processes
-from datamodules.shards import SHARD_BYTES, Manifest, Rank, is_store
-from datamodules.shards.claim import Claim
-from datamodules.shards.format import DOCUMENTS_NAME, HookPoint, Shard, StoredFile, read_manifest, write_manifest
+from datamodules.shards import SHARD_BYTES, Manifest, Rank, is_store, read_manifest
+from datamodules.shards.format import DOCUMENTS_NAME, MANIFEST_NAME, HookPoint, Shard, StoredFile, manifest_json
 from datamodules.shards.journal import (
     Completion,
     Journal,
     Mark,
+    is_journal,
     journal_name,
-    journals_in,
-    read_journal,
-    write_journal,
+    journal_text,
+    parse_journal,
 )
-from datamodules.shards.shard_writer import ShardWriter, stored_file
+from datamodules.shards.shard_writer import ShardWriter
 from datamodules.shards.writer import refuse_finished
+from datamodules.shards.writing import OWNER_NAME, writing_place
 from datamodules.source import FINGERPRINT, describe_settings, refuse_other_settings, refuse_other_store
 from datamodules.text_contexts import TextContexts
-from run_store import UserError, write_json
+from run_store import UserError, json_text
 
 _PROVENANCE_BYTES = 12
 
@@ -49,13 +50,13 @@ class Extraction:
     Args:
         extractor: what the rows are read with.
         text: what the windows come from; the instance whose `windows` is iterated.
-        folder: of the store.
+        folder: of the store, or any URL that fsspec can write to.
         shard_bytes: upper bound of one hook point's data in a shard.
         processes: those that write the store together.
 
     Raises:
-        UserError: the folder holds a store, an unfinished one of other settings, or other files, or another program
-            writes there.
+        UserError: the processes do not share the folder, it cannot be reached, or it holds a store, an unfinished one
+            of other settings, or other files, or another program writes there.
     """
 
     def __init__(
@@ -66,31 +67,32 @@ class Extraction:
         shard_bytes: int = SHARD_BYTES,
         processes: Processes = ALONE,
     ) -> None:
-        self.folder = Path(folder)
+        self._folder = folder
+        self.place = writing_place(folder)
         self._extractor, self._text, self._processes = extractor, text, processes
         self._settings = describe_settings(extractor, text)
         self._extra = {"shard_bytes": int(shard_bytes), "processes": processes.count}
         self._hook_points = {name: HookPoint(d, extractor.store_dtype) for name, d in extractor.shapes().items()}
-        self._path = self.folder / journal_name(processes.rank, processes.count)
-        self._claim: Claim | None = None
-        processes.first(self._claim_folder)
-        self._claim = self._claim or Claim.shared(self.folder)
+        self._name = journal_name(processes.rank, processes.count)
         try:
+            self._claim_together()
             self._journal = self._read_journal()
             self.first_window, self.stop_window = self._share()
             self._warn_of_a_small_disk()
             part = f"{processes.rank + 1}of{processes.count}-" if processes.count > 1 else ""
             self._writer = ShardWriter(
-                self.folder, self._hook_points, shard_bytes, part, self._journal.shards, self._record
+                self.place.workshop, self._hook_points, shard_bytes, part, self._journal.shards, self._record
             )
         except BaseException:
-            self._claim.release()
+            self.place.release()
             raise
+        self._is_open = True
         self._expected = self.next_window
         self._window = (self._expected, 0, 0)  # number, the writer's row at which it begins, rows
         self._counted = asdict(extractor.counts)
         self._counts = dict(self._journal.marks[-1].counts) if self._journal.marks else dict.fromkeys(self._counted, 0)
         self._appended = False
+        self._incomplete = [journal_name(rank, processes.count) for rank in range(processes.count)]
 
     @property
     def next_window(self) -> int:
@@ -130,20 +132,24 @@ class Extraction:
         """
         if self._journal.completion is None:
             self._complete()
+        every = self.place.seconds_between_looks
         if self._processes.rank == 0:
-            self._processes.wait_for(self._all_complete)
+            self._processes.wait_for(self._all_complete, every)
             manifest = self._merge()
         else:
-            self._processes.wait_for(lambda: is_store(self.folder))
-            manifest = read_manifest(self.folder)
+            self._processes.wait_for(lambda: self.place.read(MANIFEST_NAME) is not None, every)
+            manifest = read_manifest(self._folder)
         self.close()
         return manifest
 
     def close(self) -> None:
-        """Lets others write to the folder. Whole shards stay."""
-        if self._claim is not None and self._claim.held:
+        """Lets others write there. Whole shards stay."""
+        if self._is_open:
+            self._is_open = False
+            with suppress(UserError):  # what could not be kept is made again
+                self.place.settle()
             self._writer.remove_unfinished()
-            self._claim.release()
+            self.place.release()
 
     def __enter__(self) -> Extraction:
         return self
@@ -153,45 +159,60 @@ class Extraction:
     ) -> None:
         self.close()
 
-    def _claim_folder(self) -> None:
-        claim = Claim(self.folder)
-        try:
-            journals = journals_in(self.folder)
-            if is_store(self.folder):
-                for path in journals:  # of an extraction that was killed when all was done
-                    path.unlink()
-                refuse_other_store(self.folder, self._extractor, self._text)
-                refuse_finished(self.folder)
-            keep = {path.name for path in journals}
-            for path in journals:
-                journal = read_journal(path)
-                refuse_other_settings(self.folder, journal.settings, {**self._settings, **self._extra})
-                keep |= {file.name for file in journal.files}
-            claim.sweep(keep)
-            if self._processes.count > 1:
-                claim.share()
-        except BaseException:
-            claim.release()
-            raise
-        self._claim = claim
+    def _claim_together(self) -> None:
+        self._word = ""
+        self._processes.first(self._claim)
+        word, problem = self._processes.broadcast(self._word), None
+        if self._processes.rank:
+            try:
+                self.place.join(word)
+            except UserError as error:
+                problem = str(error)
+        # all or none: who waits for one that is gone waits for ever
+        if problem := next(filter(None, self._processes.gather(problem)), None):
+            raise UserError(problem)
+
+    def _claim(self) -> None:
+        self.place.claim()
+        journals = [name for name in self.place.names() if is_journal(name)]
+        if is_store(self._folder):
+            for name in journals:  # of an extraction that was killed when all was done
+                self.place.remove(name)
+            refuse_other_store(self._folder, self._extractor, self._text)
+            refuse_finished(self._folder)
+        keep = set(journals)
+        for name in journals:
+            journal = self._journal_of(name)
+            refuse_other_settings(self.place.name, journal.settings, {**self._settings, **self._extra})
+            keep |= {file.name for file in journal.files}
+        self.place.sweep(keep)
+        if self._processes.count > 1:
+            self._word = self.place.share()
+
+    def _journal_of(self, name: str, hook_points: Collection[str] | None = None) -> Journal:
+        text = self.place.read(name)
+        return parse_journal(b"" if text is None else text, f"{self.place.name}/{name}", hook_points)
+
+    def _write_journal(self, journal: Journal) -> None:
+        self.place.write(self._name, journal_text(journal))
 
     def _read_journal(self) -> Journal:
         """This process's journal, as far as its files are sound; what lies beyond is removed."""
-        if not self._path.exists():
+        if self.place.read(self._name) is None:
             return Journal({**self._settings, **self._extra})
-        journal = read_journal(self._path, self._hook_points)
-        sound = journal.sound(self.folder)
+        journal = self._journal_of(self._name, self._hook_points)
+        sound = journal.sound(self.place.is_sound)
         if sound is not journal:
             rank_zero_warn(
-                f"files of shard {len(sound.marks)} or a later one of {self.folder} are missing or damaged: they are "
-                "made again"
+                f"files of shard {len(sound.marks)} or a later one of {self.place.name} are missing or damaged: they "
+                "are made again"
             )
-            write_journal(self._path, sound)
+            self._write_journal(sound)
             for file in set(journal.files) - set(sound.files):
-                (self.folder / file.name).unlink(missing_ok=True)
+                self.place.remove(file.name)
         if sound.marks:
             rows = sum(shard.rows for shard in sound.shards)
-            rank_zero_info(f"Going on with the activation store {self.folder}: {rows:,} rows are on disk.")
+            rank_zero_info(f"Going on with the activation store {self.place.name}: {rows:,} rows are on disk.")
         return sound
 
     def _share(self) -> tuple[int, int | None]:
@@ -205,13 +226,15 @@ class Extraction:
             tokens = self._text.count_windows() * self._text.contexts_a_window * self._text.context_length
         if tokens is None or self._processes.rank:
             return
+        free = self.place.free_bytes()
+        if free is None:
+            return
         needed = tokens * (_PROVENANCE_BYTES + sum(point.row_bytes for point in self._hook_points.values()))
-        there = sum(path.stat().st_size for path in self.folder.iterdir() if path.is_file())
-        free = shutil.disk_usage(self.folder).free
+        there = sum(path.stat().st_size for path in self.place.workshop.iterdir() if path.is_file())
         if needed - there > free:
             rank_zero_warn(
-                f"the activation store {self.folder} needs up to {(needed - there) / 1e9:.2f} GB more and its disk has "
-                f"{free / 1e9:.2f} GB free: free some space there, lower max_tokens or choose another folder"
+                f"the activation store {self.place.name} needs up to {(needed - there) / 1e9:.2f} GB more and its disk "
+                f"has {free / 1e9:.2f} GB free: free some space there, lower max_tokens or choose another folder"
             )
 
     def _stored_rows(self, window: int) -> int:
@@ -229,8 +252,8 @@ class Extraction:
                 same = False  # it has become shorter
             if not same:
                 raise UserError(
-                    f"the text has changed since the extraction into {self.folder} was interrupted: put it back as it "
-                    "was, or delete the folder and start from the beginning"
+                    f"the text has changed since the extraction into {self.place.name} was interrupted: put it back as "
+                    "it was, or delete the folder and start from the beginning"
                 )
 
     def _counts_now(self) -> dict[str, int]:
@@ -248,7 +271,7 @@ class Extraction:
             counts = self._counts = self._counts_now()
         mark = Mark(shard, window, stored, whole, self._text.fingerprint(window), counts)
         self._journal = replace(self._journal, marks=(*self._journal.marks, mark))
-        write_journal(self._path, self._journal)
+        self.place.keep(shard.files, partial(self._write_journal, self._journal))
 
     def _complete(self) -> None:
         last = self._processes.rank == self._processes.count - 1
@@ -259,41 +282,46 @@ class Extraction:
             if last:
                 self._refuse_changed_text()
         self._writer.flush()
+        self.place.settle()
         documents = self._write_names() if last else None
         fingerprint = self._text.fingerprint() if last else ""
         completion = Completion(documents, fingerprint, self._counts, asdict(self._text.counts) if last else {})
         self._journal = replace(self._journal, completion=completion)
-        write_journal(self._path, self._journal)
+        self._write_journal(self._journal)
 
     def _write_names(self) -> StoredFile:
-        names, path = self._text.document_names(), self.folder / DOCUMENTS_NAME
+        names = self._text.document_names()
         if self._writer.last_document >= len(names):
             raise ValueError(f"document number {self._writer.last_document} has no name among {len(names)}")
-        write_json(path, names)
-        return stored_file(path)
+        content = json_text(names).encode()
+        self.place.write(DOCUMENTS_NAME, content)
+        return StoredFile(DOCUMENTS_NAME, len(content), hashlib.sha256(content).hexdigest())
 
     def _all_complete(self) -> bool:
-        return all(path.exists() and read_journal(path).completion is not None for path in self._journal_paths())
-
-    def _journal_paths(self) -> list[Path]:
-        count = self._processes.count
-        return [self.folder / journal_name(rank, count) for rank in range(count)]
+        # each is looked at until it is complete, and then no more
+        while self._incomplete:
+            name = self._incomplete[0]
+            if self.place.read(name) is None or self._journal_of(name).completion is None:
+                return False
+            self._incomplete.pop(0)
+        return True
 
     def _merge(self) -> Manifest:
-        journals = [read_journal(path, self._hook_points) for path in self._journal_paths()]
+        names = [journal_name(rank, self._processes.count) for rank in range(self._processes.count)]
+        journals = [self._journal_of(name, self._hook_points) for name in names]
         shards = tuple(shard for journal in journals for shard in journal.shards)
         completions = [journal.completion for journal in journals if journal.completion is not None]
         documents = completions[-1].documents
         if not shards or documents is None:
-            for path in [*self._journal_paths(), self.folder / DOCUMENTS_NAME]:
-                path.unlink(missing_ok=True)
-            raise UserError(f"no activations to store in {self.folder}: the text gave no rows after filtering")
+            for name in [*names, DOCUMENTS_NAME, OWNER_NAME]:
+                self.place.remove(name)
+            raise UserError(f"no activations to store in {self.place.name}: the text gave no rows after filtering")
         source = {**self._settings, FINGERPRINT: completions[-1].fingerprint}
         manifest = Manifest(source, self._hook_points, shards, documents)
-        write_manifest(self.folder, manifest)
-        for path in self._journal_paths():
-            path.unlink()
-        rank_zero_info(f"Extracted the activation store {self.folder}: {_told(manifest.rows, completions)}.")
+        self.place.write(MANIFEST_NAME, json_text(manifest_json(manifest)).encode())
+        for name in [*names, OWNER_NAME]:
+            self.place.remove(name)
+        rank_zero_info(f"Extracted the activation store {self.place.name}: {_told(manifest.rows, completions)}.")
         return manifest
 
 
@@ -305,7 +333,7 @@ def extract_to_store(
     Args:
         extractor: the model, its hook points and filters.
         text: the contexts to read.
-        folder: of the store, which must not exist yet, or is an unfinished one of the same settings.
+        folder: of the store, or a URL; it must not exist yet, or is an unfinished one of the same settings.
         shard_bytes: upper bound of one hook point's data in a shard.
 
     Raises:

@@ -24,6 +24,8 @@ class Processes:
     count: int = 1
     broadcast: Callable[[Any], Any] = lambda value: value
     """Gives every process the value that rank 0 has."""
+    gather: Callable[[Any], list[Any]] = lambda value: [value]
+    """Gives every process the values of all."""
     stopping: Callable[[], bool] = lambda: False
     """Whether this process was asked to end."""
 
@@ -34,7 +36,11 @@ class Processes:
             # Left to the interpreter's end, gloo's threads abort the process now and then; Lightning sees to nccl's.
             atexit.register(_leave_the_group)
         return cls(
-            trainer.global_rank, trainer.world_size, trainer.strategy.broadcast, lambda: trainer.received_sigterm
+            trainer.global_rank,
+            trainer.world_size,
+            trainer.strategy.broadcast,
+            _gathered if trainer.world_size > 1 else lambda value: [value],
+            lambda: trainer.received_sigterm,
         )
 
     def first(self, action: Callable[[], None]) -> None:
@@ -53,9 +59,13 @@ class Processes:
         if problem is not None:
             raise UserError(problem)
 
-    def wait_for(self, condition: Callable[[], bool]) -> None:
+    def wait_for(self, condition: Callable[[], bool], every: float = _SECONDS_BETWEEN_LOOKS) -> None:
         """Waits as long as it takes. A barrier would not: it gives up after half an hour, and a process that goes on
         after all others had finished takes longer.
+
+        Args:
+            condition: what is waited for.
+            every: seconds between looks.
 
         Raises:
             UserError: this process was asked to end.
@@ -63,7 +73,7 @@ class Processes:
         while not condition():
             if self.stopping():
                 raise UserError("stopped before all processes were done: start again with the same settings to go on")
-            time.sleep(_SECONDS_BETWEEN_LOOKS)
+            time.sleep(every)
 
 
 ALONE = Processes()
@@ -72,3 +82,9 @@ ALONE = Processes()
 def _leave_the_group() -> None:
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
+
+
+def _gathered(value: Any) -> list[Any]:
+    values = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(values, value)
+    return values

@@ -9,24 +9,34 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from lightning.pytorch import LightningDataModule
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from backbones import load_tokenizer
 from datamodules.ranks import rank_of
 from datamodules.shards import (
     ActivationBatch,
-    ActivationStore,
     BlockShuffle,
     EvaluationLoader,
+    GroupedShuffle,
     Rank,
+    RemoteStore,
+    RowStore,
+    ShardCache,
     Split,
     is_store,
+    manifest_sha256,
+    open_store,
     read_batch,
     split_ranges,
 )
-from datamodules.shards.format import MANIFEST_NAME
+from datamodules.shards.batches import Follower
+from datamodules.shards.files import in_words, place_of
+from datamodules.shards.read_ahead import Following
 from datamodules.text_samples import TextSamples
-from run_store import UserError, nearest, sha256_of
+from run_store import UserError, nearest
+
+Shuffle = BlockShuffle | GroupedShuffle
 
 
 class ResumableLoader(Protocol):
@@ -44,7 +54,7 @@ class StoredRows(LightningDataModule, Generic[Loader]):
     """Validates and tests on an activation store's held-out documents; what is trained on is up to the subclass.
 
     Args:
-        store: The store's folder.
+        store: The store's folder, or any URL that fsspec knows.
         batch_size: Rows in a batch, over all devices together.
         hook_points: Which hook points of the store to read; null reads all of them.
         validation_share: The expected share of documents held out for validation.
@@ -52,6 +62,8 @@ class StoredRows(LightningDataModule, Generic[Loader]):
         block_rows: Consecutive rows that are shuffled together.
         seed: Decides the order of the rows and which documents are held out.
         verify: Compare the sha256 of the store's files with those that were written.
+        mixed_shards: Shards whose rows are shuffled together; null takes all.
+        cache: Where shards of a URL are kept.
     """
 
     def __init__(
@@ -64,11 +76,15 @@ class StoredRows(LightningDataModule, Generic[Loader]):
         block_rows: int,
         seed: int,
         verify: bool,
+        mixed_shards: int | None = None,
+        cache: ShardCache | None = None,
     ) -> None:
         super().__init__()
         # Nodes share the folder of the store, or could not read one store.
         self.prepare_data_per_node = False
-        self.folder = Path(store)
+        self.folder = place_of(store)
+        self.mixed_shards = mixed_shards
+        self.cache = cache
         self.batch_size = batch_size
         self.hook_points = hook_points
         self.shares = {"validation": validation_share, "test": test_share}
@@ -77,8 +93,8 @@ class StoredRows(LightningDataModule, Generic[Loader]):
         self.verify = verify
         self._cursor: dict[str, Any] | None = None
         self._loader: Loader | None = None
-        self._store: ActivationStore | None = None
-        self._splits: dict[Split, BlockShuffle] = {}
+        self._store: RowStore | None = None
+        self._splits: dict[Split, Shuffle] = {}
 
     @abstractmethod
     def _make_loader(self) -> Loader:
@@ -97,10 +113,10 @@ class StoredRows(LightningDataModule, Generic[Loader]):
 
     def lineage(self) -> dict[str, str]:
         """The open store's folder and the sha256 of its manifest."""
-        return {"store": str(self.folder), "store_sha256": sha256_of(self.folder / MANIFEST_NAME)}
+        return {"store": in_words(self.folder), "store_sha256": manifest_sha256(self.folder)}
 
     @property
-    def store(self) -> ActivationStore:
+    def store(self) -> RowStore:
         """The open store."""
         if self._store is None:
             raise RuntimeError("the store is opened by setup(), which has not been called")
@@ -132,8 +148,10 @@ class StoredRows(LightningDataModule, Generic[Loader]):
         self._cursor = state_dict.get("cursor")
 
     def teardown(self, stage: str) -> None:
-        """Forgets the cursor: the next fit starts at the first batch unless it resumes too."""
+        """Forgets the cursor: the next fit starts at the first batch unless it resumes too. Nothing is fetched on."""
         self._cursor = self._loader = None
+        if isinstance(self._store, RemoteStore):
+            self._store.close()
 
     def val_dataloader(self) -> EvaluationLoader | list[EvaluationLoader]:
         return self._evaluation_loader("validation") if self.shares["validation"] else []
@@ -179,40 +197,55 @@ class StoredRows(LightningDataModule, Generic[Loader]):
         return rank_of(self.trainer)
 
     def _evaluation_loader(self, split: Split) -> EvaluationLoader:
-        return EvaluationLoader(self.store, self._splits[split], list(self.shapes), self.batch_size, self._rank)
+        order = self._splits[split]
+        return EvaluationLoader(
+            self.store, order, list(self.shapes), self.batch_size, self._rank, self._follower(self.store, order)
+        )
 
-    def _sample(self, store: ActivationStore, split: BlockShuffle, rows: int) -> ActivationBatch:
-        """Rows spread evenly over a split; at most all of it."""
-        rows = min(rows, split.size)
-        middles = (2 * torch.arange(rows) + 1) * split.size // (2 * rows)
-        return read_batch(store, list(self.shapes), split.physical(middles.numpy()))
+    def _follower(self, store: RowStore, order: Shuffle) -> Follower | None:
+        """What fetches the rows of an order before they are read, where they must be fetched."""
+        if isinstance(store, RemoteStore) and isinstance(order, GroupedShuffle):
+            return Following(store.read_ahead(list(self.shapes)), order)
+        return None
 
-    def _open(self, folder: Path) -> ActivationStore:
+    def _sample(self, store: RowStore, split: Shuffle, rows: int) -> ActivationBatch:
+        """Rows spread evenly over a split, or over what is mixed first of it; at most all of that."""
+        return read_batch(store, list(self.shapes), split.spread(rows))
+
+    def _open(self, folder: str | Path) -> RowStore:
         # One process checks for all of them.
-        store = ActivationStore(folder, verify=self.verify and self._rank.rank == 0)
+        store = open_store(folder, self.verify and self._rank.rank == 0, self.cache)
         self._refuse_unknown(folder, store.hook_points)
         return store
 
-    def _refuse_unknown(self, folder: Path, available: Collection[str]) -> None:
+    def _refuse_unknown(self, folder: str | Path, available: Collection[str]) -> None:
         """Refuses names in `hook_points` that a store, or the extractor that is to make it, does not have."""
-        unknown = [name for name in self.hook_points or [] if name not in available]
+        unknown, here = [name for name in self.hook_points or [] if name not in available], in_words(folder)
         for name in unknown:
-            if is_store(elsewhere := Path(name).parent) and not (folder.exists() and elsewhere.samefile(folder)):
+            if is_store(elsewhere := Path(name).parent) and not _is_same(elsewhere, folder):
                 raise UserError(
-                    f"data.hook_points names {name!r} of another store than {folder}, and rows belong together only "
+                    f"data.hook_points names {name!r} of another store than {here}, and rows belong together only "
                     "within one: extract both into a new data.store, by naming both in data.extractor.hook_points"
                 )
         for name in unknown[:1]:
-            raise UserError(f"{folder} has no hook point {name!r}: the nearest are {nearest(name, available)}")
+            raise UserError(f"{here} has no hook point {name!r}: the nearest are {nearest(name, available)}")
 
-    def _split(self, store: ActivationStore) -> dict[Split, BlockShuffle]:
+    def _split(self, store: RowStore) -> dict[Split, Shuffle]:
         if sum(self.shares.values()) >= 1:
             raise UserError(
                 f"validation_share {self.shares['validation']} and test_share {self.shares['test']} leave nothing to "
                 "train on: lower them"
             )
+        if isinstance(store, RemoteStore):
+            store.refuse_small_cache(self.mixed_shards, list(self.shapes))
         ranges = split_ranges(store.document_names, store.document_ranges(), self.seed, *self.shares.values())
-        return {split: BlockShuffle(part, self.block_rows, self.seed) for split, part in ranges.items()}
+        return {split: self._shuffled(store, part) for split, part in ranges.items()}
+
+    def _shuffled(self, store: RowStore, ranges: Tensor) -> Shuffle:
+        if self.mixed_shards is None and not isinstance(store, RemoteStore):
+            return BlockShuffle(ranges, self.block_rows, self.seed)
+        # one group of all shards is in the order of a BlockShuffle
+        return GroupedShuffle(ranges, store.shard_rows, self.mixed_shards, self.block_rows, self.seed)
 
     def _refuse_impossible(self, stage: str | None) -> None:
         """Raises before a model is built what would otherwise come up in the middle of a run."""
@@ -227,7 +260,11 @@ class StoredRows(LightningDataModule, Generic[Loader]):
         rows, devices = self._splits[split].size, self._rank.world_size
         if rows < devices:
             raise UserError(
-                f"the {split} split of {self.folder} has {rows} rows for {devices} devices (its {split}_share of "
+                f"the {split} split of {self.store.place} has {rows} rows for {devices} devices (its {split}_share of "
                 f"{len(self.store.document_names)} documents is {self.shares[split]}): raise {split}_share or "
                 "extract more documents"
             )
+
+
+def _is_same(folder: Path, place: str | Path) -> bool:
+    return isinstance(place, Path) and place.exists() and folder.samefile(place)

@@ -13,20 +13,24 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from backbones import RowExtractor
 from datamodules.extraction import extract_to_store
+from datamodules.rehearsal import Rehearsal, Wanted, rehearse_store, survey
+from datamodules.rehearsed_stream import Stream, known_of
 from datamodules.shards import (
     ActivationBatch,
-    ActivationStore,
-    BlockShuffle,
+    RowStore,
+    Split,
     TrainingLoader,
     is_store,
     read_manifest,
     split_of,
 )
 from datamodules.source import places_of_models, refuse_other_store
-from datamodules.stored_rows import StoredRows
+from datamodules.stored_rows import Shuffle, StoredRows
 from datamodules.streaming import StreamingLoader
 from datamodules.text_contexts import TextContexts
 from datamodules.text_pools import TextPools, place_of
+from estimates import Extraction
+from remote_files import is_url, shown
 from run_store import UserError
 
 
@@ -80,11 +84,12 @@ class StreamedActivationDataModule(StoredRows[StreamingLoader]):
         self.extractor = extractor
         self.text = text
         self.fill = None if fill is None else Path(fill)
+        self._places = {"held_out": held_out, "fill": fill}
         self.epoch_batches = epoch_batches
         self.pool_windows = pool_windows
         self.held_out_tokens = held_out_tokens
         self.ahead = ahead
-        self._filled: tuple[ActivationStore, BlockShuffle] | None = None
+        self._filled: tuple[RowStore, Shuffle] | None = None
 
     def prepare_data(self) -> None:
         """Extracts the held-out documents unless that was done; makes sure that stores are those of the settings.
@@ -92,6 +97,9 @@ class StreamedActivationDataModule(StoredRows[StreamingLoader]):
         Raises:
             UserError: nothing is held out, the extraction failed, or a store was made with other settings.
         """
+        for name, place in self._places.items():
+            if place is not None and is_url(place):
+                raise UserError(f"data.{name} is the URL {shown(place)}: name a folder of this machine")
         text = self._held_out_text()
         if is_store(self.folder):
             refuse_other_store(self.folder, self.extractor, text)
@@ -121,6 +129,48 @@ class StreamedActivationDataModule(StoredRows[StreamingLoader]):
         """
         nothing = dict.fromkeys(("held_out", "verify", "ahead", *places_of_models(settings)))
         return {**nothing, "fill": None if settings.get("fill") is None else "filled"}
+
+    @property
+    def rows_read(self) -> int:
+        """That the model has given since this was made, those of held-out documents too."""
+        return self.extractor.counts.kept
+
+    def rehearse(self, scratch: Path, wanted: Wanted) -> Rehearsal:
+        """Extracts a slice of the held-out documents into `scratch` where they are missing, and has a store fill there.
+        Pools are smaller, so that the first comes soon.
+
+        Raises:
+            UserError: as `prepare_data`, or how long a text is that fills a store, is not known.
+        """
+        settings: dict[str, Any] = {}
+        extractions: tuple[Extraction, ...] = ()
+        validation_rows = None
+        if not is_store(self.folder):
+            text = self._held_out_text()
+            found = survey(self.extractor, text, self._split_of, 0, 2 * self.batch_size, wanted.seconds)
+            settings["held_out"] = str(scratch / "held-out")
+            made = rehearse_store(
+                self.extractor, text, self.folder, scratch / "held-out", found, self.batch_size, wanted.seconds
+            )
+            extractions, validation_rows = (made,), found.scaled(found.rows["validation"], text)
+        if self.fill is not None and is_store(self.fill):
+            return Rehearsal(settings, None, validation_rows, extractions)
+        stream = Stream(
+            self.extractor,
+            self.text,
+            self.hook_points,
+            self._split_of,
+            self.pool_windows,
+            self.batch_size,
+            self.ahead,
+            self.fill,
+        )
+        known, pools = known_of(stream, wanted)
+        settings["pool_windows"] = pools
+        if self.fill is not None:
+            settings["fill"] = str(scratch / "fill")
+        same = self.fill is None and pools == self.pool_windows
+        return Rehearsal(settings, None, validation_rows, extractions, known, same)
 
     def train_dataloader(self) -> StreamingLoader:
         """As the base; the loader of before gives back its thread."""
@@ -176,7 +226,10 @@ class StreamedActivationDataModule(StoredRows[StreamingLoader]):
         return TextPools(self.extractor, self.text, list(self.shapes), self.pool_windows, self._in_training, self._rank)
 
     def _in_training(self, document: str) -> bool:
-        return split_of(document, self.seed, self.shares["validation"], self.shares["test"]) == "train"
+        return self._split_of(document) == "train"
+
+    def _split_of(self, document: str) -> Split:
+        return split_of(document, self.seed, self.shares["validation"], self.shares["test"])
 
     def _held_out_text(self) -> TextContexts:
         share = self.shares["validation"] + self.shares["test"]
@@ -192,7 +245,7 @@ class StreamedActivationDataModule(StoredRows[StreamingLoader]):
         store, training = self._open_filled()
         return TrainingLoader(store, training, list(self.shapes), self.batch_size, self._rank)
 
-    def _open_filled(self) -> tuple[ActivationStore, BlockShuffle]:
+    def _open_filled(self) -> tuple[RowStore, Shuffle]:
         if self._filled is None:
             assert self.fill is not None  # or no row would come from there
             store = self._open(self.fill)

@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from backbones import Extractor, GreedyContinuation, RowExtractor, has_language_head
-from datamodules.shards import ActivationStore, TextRows
+from datamodules.shards import RowStore, TextRows
 from datamodules.text import Document, tokenise
 from datamodules.text_contexts import TextContexts
 from run_store import UserError
@@ -35,7 +35,7 @@ class TextSamples:
 
     def __init__(
         self,
-        store: ActivationStore,
+        store: RowStore,
         ranges: Tensor,
         hook_points: Sequence[str],
         tokenizer: PreTrainedTokenizerBase,

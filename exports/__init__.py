@@ -1,12 +1,13 @@
 from exports.encoder_card import Training
 from exports.encoder_formats import ENCODER_FORMATS, EncoderFormatName
 from exports.encoders import export_encoder
-from exports.exporting import export_model
+from exports.exporting import export_model, write_sweep_card
 from exports.folding import Folded, fold
 from exports.formats import FORMATS, FormatName
+from exports.hub import HubRepository
 from exports.importing import import_autoencoder
 from exports.kinds import Kind, kind_of
-from exports.trained import Trained, alone, find_trained, load_encoder, load_trained, members_of
+from exports.trained import Trained, alone, find_trained, holds_encoder, load_encoder, load_trained, members_of
 
 __all__ = [
     "ENCODER_FORMATS",
@@ -14,6 +15,7 @@ __all__ = [
     "EncoderFormatName",
     "Folded",
     "FormatName",
+    "HubRepository",
     "Kind",
     "Trained",
     "Training",
@@ -22,9 +24,11 @@ __all__ = [
     "export_model",
     "find_trained",
     "fold",
+    "holds_encoder",
     "import_autoencoder",
     "kind_of",
     "load_encoder",
     "load_trained",
     "members_of",
+    "write_sweep_card",
 ]

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from backbones import Encoder, TextEncoder
+from exports.hub_names import hub_name
 from exports.lineage import lineage_of
 from exports.markdown import columns, front_matter, run_section, table
 from exports.trained import Trained
@@ -63,12 +64,13 @@ def encoder_card(encoder: Encoder, parts: list[TextEncoder], library: str, usage
         usage: Python that uses them.
         training: how it came to its weights.
     """
-    bases = [part.model for part in parts if _is_on_a_hub(part.model)]
+    bases = [name for part in parts if (name := hub_name(part.model))]
     head = {
         "library_name": library,
         "pipeline_tag": "sentence-similarity",
         "tags": ["sentence-similarity", "feature-extraction", "fulgurite"],
         "base_model": bases[0] if len(bases) == 1 else bases,
+        "base_model_relation": "finetune" if bases and training.record else None,
     }
     names = " and ".join(Path(part.model.rpartition(":")[2]).name for part in parts)
     pieces = [
@@ -131,7 +133,3 @@ def _scores(training: Training) -> str:
     told = {name: (training.before.get(name), value) for name, value in sorted(training.after.items())}
     rows = [(name, *("" if value is None else f"{value:.6g}" for value in pair)) for name, pair in told.items()]
     return columns(("", "before", "after"), rows)
-
-
-def _is_on_a_hub(model: str) -> bool:
-    return ":" not in model and model.count("/") == 1 and not Path(model).expanduser().exists()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from exports.formats import FormatName
-from exports.markdown import front_matter, run_section, table
+from exports.hub_names import hub_name
+from exports.markdown import columns, front_matter, run_section, table
 from exports.provenance import Provenance
 from lightning_modules.sparse_autoencoding import SparseAutoencoding
 
@@ -15,6 +17,8 @@ FOLDED = (
     "the activations, not on that of training."
 )
 PLAIN = "Weights are as they were trained; normalisation stands beside them as tensors of its own."
+
+IN_A_TABLE = ("val/fvu", "val/l0")
 
 
 def model_card(model: SparseAutoencoding, format: FormatName, loading: str, provenance: Provenance) -> str:
@@ -27,9 +31,6 @@ def model_card(model: SparseAutoencoding, format: FormatName, loading: str, prov
         provenance: what is known of their origin.
     """
     autoencoder = model.autoencoder
-    head: dict[str, Any] = {"library_name": LIBRARY[format], "tags": ["sparse-autoencoder", "interpretability"]}
-    if provenance.model_name and ":" not in provenance.model_name:
-        head["base_model"] = provenance.model_name
     widths = [f"{name} [{width}]" for name, width in (model.shapes or {}).items()]
     what = {
         "variant": type(autoencoder).__name__,
@@ -39,7 +40,7 @@ def model_card(model: SparseAutoencoding, format: FormatName, loading: str, prov
         "reconstructed": ", ".join(widths[place] for place in model.only.pair.sides.reconstructed),
     }
     parts = [
-        front_matter(head),
+        front_matter(_head(format, provenance)),
         f"# {type(autoencoder).__name__} on {what['read']}\n",
         table(what),
         f"{PLAIN if format == 'safetensors' else FOLDED}\n",
@@ -51,6 +52,33 @@ def model_card(model: SparseAutoencoding, format: FormatName, loading: str, prov
         *run_section(provenance.record),
     ]
     return "\n".join(parts)
+
+
+def sweep_card(format: FormatName, members: Mapping[str, Provenance]) -> str:
+    """The card of a folder that holds the models of a sweep, each in a folder by its name with a card of its own."""
+    measured = {name: of_one.metrics for name, of_one in members.items()}
+    shown = [metric for metric in IN_A_TABLE if any(metric in metrics for metrics in measured.values())]
+    rows = [
+        (f"[{name}]({name}/README.md)", *(f"{metrics[metric]:.6g}" if metric in metrics else "" for metric in shown))
+        for name, metrics in measured.items()
+    ]
+    parts = [
+        front_matter(_head(format, *members.values())),
+        f"# {len(members)} sparse autoencoders, trained on the same batches\n",
+        columns(("folder", *shown), rows),
+    ]
+    return "\n".join(parts)
+
+
+def _head(format: FormatName, *models: Provenance) -> dict[str, Any]:
+    """What hubs file models by. All of them have the same data."""
+    provenance = models[0]
+    return {
+        "library_name": LIBRARY[format],
+        "tags": ["sparse-autoencoder", "interpretability", "fulgurite"],
+        "base_model": hub_name(provenance.model_name),
+        "datasets": [provenance.hub_dataset] if provenance.hub_dataset else [],
+    }
 
 
 def _data(provenance: Provenance) -> dict[str, Any]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from datamodules.shards import read_manifest
+from datamodules.text import HuggingFaceDataset
+from exports.hub_names import hub_name
 from exports.trained import Trained
 from run_store import UserError
 from run_store.record import RunRecord
@@ -51,6 +52,14 @@ class Provenance:
             record=trained.record,
         )
 
+    @property
+    def hub_dataset(self) -> str | None:
+        """The text's name on a hub, where it is a whole data set from there."""
+        corpus = self.text.get("corpus")
+        if not isinstance(corpus, Mapping) or corpus.get("class", _class_of(corpus)) != HuggingFaceDataset.__name__:
+            return None
+        return None if _settings(corpus).get("data_files") else hub_name(self.dataset)
+
     def metadata(self) -> dict[str, Any]:
         """By the names that SAELens gives it."""
         return {
@@ -66,7 +75,7 @@ class Provenance:
 def _made_of(record: RunRecord) -> tuple[dict[str, Any], dict[str, Any]]:
     """Settings of extractor and text: those in the store's manifest, else those in the run's."""
     try:
-        source = {} if record.lineage.store is None else read_manifest(Path(record.lineage.store)).source
+        source = {} if record.lineage.store is None else read_manifest(record.lineage.store).source
     except UserError:  # it is on another machine
         source = {}
     wanted = record.spec.get("data", {}).get("init_args", {})
@@ -82,4 +91,5 @@ def _settings(described: Any) -> dict[str, Any]:
 
 
 def _class_of(described: Any) -> str | None:
-    return str(described["class_path"]).rpartition(".")[2] if isinstance(described, Mapping) and described else None
+    path = described.get("class_path") if isinstance(described, Mapping) else None
+    return str(path).rpartition(".")[2] if path else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,7 +20,7 @@ from backbones.tokenizers import load_tokenizer
 from datamodules.triplets import Tokenisation, TokenisedTexts, TripletBatch
 from lightning_modules.embedding_evaluation import EmbeddingEvaluation, ShownEmbeddings, Similarities
 from lightning_modules.folder_checkpoints import LoadsFolders
-from lightning_modules.functional import ScoreSpace, cached_loss
+from lightning_modules.functional import ScoreSpace, cached_loss, ranks, sum_over_ranks
 from lightning_modules.hyperparameters import keep_plain
 from lightning_modules.losses import ContrastiveLoss, EmbeddedBatch, InfoNCE
 from lightning_modules.optimizer_settings import check_optimizer
@@ -114,6 +114,7 @@ class ContrastiveEmbedding(LoadsFolders):
             self.evaluation = EmbeddingEvaluation(self.encoder.width, self.score_spaces)
 
     def on_fit_start(self) -> None:
+        self._run_length = int(self.trainer.estimated_stepping_batches)
         self.data.mine_with(self.embed)
         if self.loss.needs_guide:
             self._guide = self._embedded_by_the_base()
@@ -163,9 +164,16 @@ class ContrastiveEmbedding(LoadsFolders):
         else:
             loss = loss_of(torch.cat(self.encoder.encode_chunks(chunks)))
         self._refuse_non_finite(loss, batch)
-        self.log("train/loss", loss.detach(), prog_bar=True)
-        self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"])
+        if self._figures_are_due:
+            self.log("train/loss", sum_over_ranks(loss.detach()) / ranks(), prog_bar=True)
+            self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"])
         return loss
+
+    @property
+    def _figures_are_due(self) -> bool:
+        """Whether they are worth an exchange between ranks; one process shows those of every step."""
+        step, every = self.global_step + 1, self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        return ranks() == 1 or step in (1, self._run_length) or (every > 0 and step % every == 0)
 
     def _loss_of(self, batch: TripletBatch, texts: Tensor) -> Tensor:
         guide = None if self._guide is None else self._guide[batch.ids.cpu()].to(texts.device)
@@ -301,5 +309,6 @@ class ContrastiveEmbedding(LoadsFolders):
             )
         checkpoint["scores_before"] = dict(self.scores_before)
 
-    def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
         self.scores_before = dict(checkpoint.get("scores_before", {}))

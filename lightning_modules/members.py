@@ -12,6 +12,7 @@ from jsonargparse.typing import NonNegativeInt, PositiveFloat
 from torch import Tensor
 
 from lightning_modules.autoencoders import Autoencoder
+from lightning_modules.functional import ranks, sum_over_ranks
 from run_store import UserError
 
 Figures: TypeAlias = dict[str, Tensor | float]
@@ -62,6 +63,21 @@ def telling(prefix: str) -> Iterator[None]:
         if not prefix:
             raise
         raise UserError(f"member {prefix.removesuffix('/')}: {error}") from error
+
+
+def mean_over_ranks(figures: Mapping[str, Figures]) -> dict[str, Figures]:
+    """Each of some members' scalars, averaged over the ranks, in one exchange; all ranks must ask, with the same names.
+
+    Args:
+        figures: of each member, by its prefix.
+    """
+    if ranks() == 1:
+        return dict(figures)
+    values = [value for own in figures.values() for value in own.values()]
+    device = next((value.device for value in values if isinstance(value, Tensor)), None)
+    stacked = torch.stack([torch.as_tensor(value, dtype=torch.float64, device=device) for value in values])
+    means = iter((sum_over_ranks(stacked) / ranks()).float())
+    return {prefix: dict(zip(own, means, strict=False)) for prefix, own in figures.items()}
 
 
 def under_names(figures: Mapping[str, Figures]) -> Figures:

@@ -11,6 +11,7 @@ whatever waits there: accumulation, clipping, a GradScaler, DDP's reduction.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -18,15 +19,16 @@ from functools import reduce
 from typing import Any, NamedTuple, TypeVar
 
 import torch
-from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, distributed
 from torch.nn import Parameter
 
-from lightning_modules.autoencoders import Autoencoder, LossTerm, WholeBatch
+from lightning_modules.autoencoders import Autoencoder, LossTerm, Whole, WholeBatch, whole_of_ranks
 from lightning_modules.functional import deferred, whole_gradient
 from run_store import UserError
 
 T = TypeVar("T")
+NO_LIMIT = 2**62
+"""Of rows that are computed at once, as a number that is larger than any."""
 SAYS_SO_IN_TEXT = ("can't allocate memory", "not enough memory", "bad_alloc", "ALLOC_FAILED", "out of memory")
 """How libraries that raise a plain RuntimeError put it: torch's CPU allocator, C++, cuBLAS and others."""
 
@@ -94,18 +96,32 @@ class Batch:
         """In the order of the gradients."""
         return [parameter for parameter in self.autoencoder.parameters() if parameter.requires_grad]
 
-    def forward(self, x: Tensor, y: Tensor, whole: WholeBatch | None) -> Step:
+    def forward(self, x: Tensor, y: Tensor, whole: Whole) -> Step:
         """Of the batch, or of a part of it; the loss has its whole graph."""
         result = self.autoencoder.training_pass(x, self.dead, whole, y)
         terms = {name: term.value.detach() for name, term in result.terms.items()}
         return Step(self.total(result.terms), terms, result.fvu, result.codes.firing_counts())
 
-    def in_parts(self, size: int, grad: Tensor) -> tuple[Step, list[Tensor]]:
-        """The step and `grad` times its gradient, with no more than `size` rows in memory at once."""
-        parts = list(zip(torch.split(self.x, size), torch.split(self.y, size), strict=True))
+    def measured(self, size: int) -> WholeBatch:
+        """What the loss divides by, with no more than `size` rows in memory at once."""
         with self.autocast(), torch.no_grad():
-            wholes = (self.autoencoder.measure(x, self.dead, None, y) for x, y in parts)
-            whole = reduce(WholeBatch.merged, wholes)
+            wholes = (self.autoencoder.measure(x, self.dead, None, y) for x, y in self._parts(size))
+            return reduce(WholeBatch.merged, wholes)
+
+    def measured_of_nothing(self) -> WholeBatch:
+        """As `measured`, of no rows: what has the right shapes and takes no memory."""
+        x, y = self.x[:0], self.y[:0]
+        with self.autocast(), torch.no_grad():
+            return self.autoencoder.measure(x, self.dead, y, y)
+
+    def _parts(self, size: int) -> list[tuple[Tensor, Tensor]]:
+        return list(zip(torch.split(self.x, size), torch.split(self.y, size), strict=True))
+
+    def in_parts(self, size: int, grad: Tensor, whole: WholeBatch) -> tuple[Step, list[Tensor]]:
+        """The step and `grad` times its gradient, with no more than `size` rows in memory at once; `whole` is what the
+        loss divides by.
+        """
+        parts = self._parts(size)
         step, gradients = self._part(*parts[0], whole, grad)
         for x, y in parts[1:]:
             other, other_gradients = self._part(x, y, whole, grad)
@@ -154,9 +170,9 @@ class MemoryGuard:
     The size that was found is kept for the rest of the run and saved with it. It never grows again: parts round
     differently from the whole, so a run that tried now and then would not be the same twice.
 
-    All ranks agree on the size before their gradients meet: the smallest that any of them needed. Where one cannot go
-    on at all, every one stops, instead of waiting for it forever. Ranks that share the latents meet in the middle of a
-    step, where nothing can be agreed on any more: there the first that runs out of memory ends the run.
+    Each rank has a size of its own, since the gradient does not depend on it: nobody is asked at every step. What is
+    saved is the smallest (`agree`). A rank that cannot go on at all stops; whoever launched it ends the others.
+    Ranks that share the latents meet in the middle of a step: there the first that runs out of memory ends the run.
 
     Args:
         rows_at_once: rows of a batch that are computed at once from the start; None begins with whole batches.
@@ -181,14 +197,19 @@ class MemoryGuard:
             loss_scale: what the loss is multiplied by before backward to keep a 16-bit gradient from vanishing.
 
         Raises:
-            UserError: memory ran out and cannot be made do with, on this rank or another.
+            UserError: memory ran out and cannot be made do with.
         """
         pending = _Pending(self, batch)
-        step = self.within_memory(batch, self.rows_at_once, lambda size: pending.forward(size, loss_scale))
+        step = self.within_memory(
+            batch, self.rows_at_once, lambda size: pending.forward(size, loss_scale), pending.give_up
+        )
         return step._replace(loss=deferred(step.loss.detach(), pending.backward, batch.parameters))
 
-    def within_memory(self, batch: Batch, size: int | None, attempt: Callable[[int], T]) -> T:
-        """attempt(rows at once) for the largest size, halved as often as memory runs out, that succeeds.
+    def within_memory(
+        self, batch: Batch, size: int | None, attempt: Callable[[int], T], give_up: Callable[[], None] = lambda: None
+    ) -> T:
+        """attempt(rows at once) for the largest size, halved as often as memory runs out, that succeeds; where none
+        does, give_up() comes before the refusal.
 
         Raises:
             UserError: see `step`.
@@ -207,24 +228,30 @@ class MemoryGuard:
                         "way: lower data.batch_size, or set model.rows_at_once"
                     ) from error
                 size = -(-size // 2) if size > 1 and batch.autoencoder.rows_are_independent else 0
-        self._agree(batch, size)
-        assert done is not None  # or _agree has raised
-        return done
-
-    def _agree(self, batch: Batch, size: int) -> None:
-        if self._ranks is not None:
-            sizes = torch.tensor(size)
-            distributed.all_reduce(sizes, distributed.ReduceOp.MIN, group=self._ranks)
-            size = int(sizes)
-        rows = batch.x.shape[0]
-        if size == 0:
+        if done is None:
+            give_up()
             raise UserError(self._refusal(batch))
         if size < min(self.rows_at_once or rows, rows):
             self.rows_at_once = size
-            rank_zero_warn(
+            warnings.warn(
                 f"memory ran out on a batch of {rows} rows: from here on it is computed {size} rows at a time, which "
-                "gives the same gradient and may be slower"
+                "gives the same gradient and may be slower",
+                stacklevel=2,
             )
+        return done
+
+    @property
+    def shares_batches(self) -> bool:
+        """Whether a batch is that of several ranks."""
+        return self._ranks is not None
+
+    def agree(self) -> None:
+        """Takes the smallest size that any rank needed. To be called on every rank."""
+        if self._ranks is not None:
+            sizes = torch.tensor(self.rows_at_once or NO_LIMIT)
+            distributed.all_reduce(sizes, distributed.ReduceOp.MIN, group=self._ranks)
+            smallest = int(sizes)
+            self.rows_at_once = None if smallest == NO_LIMIT else smallest
 
     def state_dict(self) -> dict[str, int | None]:
         """Plain values."""
@@ -246,24 +273,34 @@ class MemoryGuard:
 
 
 class _Pending:
-    """A step between its forward and its backward: the graph of the whole batch, or the gradients of its parts."""
+    """A step between its forward and its backward: the graph of the whole batch, or the gradients of its parts.
+
+    The ranks that share a batch exchange what they have measured of it once a step, each when it has come so far: a
+    rank that has to begin anew afterwards goes on with what it knows, and one that cannot begin at all takes part too.
+    """
 
     def __init__(self, guard: MemoryGuard, batch: Batch) -> None:
         self.guard = guard
         self.batch = batch
         self.loss: Tensor | None = None
         self.gradients: list[Tensor] | None = None
+        self.whole: WholeBatch | None = None
         self.scale = 1.0
 
     def forward(self, size: int, loss_scale: Callable[[], float]) -> Step:
         if size >= self.batch.x.shape[0]:
-            step = self.batch.forward(self.batch.x, self.batch.y, None)
+            step = self.batch.forward(self.batch.x, self.batch.y, self._of_all)
             self.loss = step.loss
         else:
             # at once, so that the parts' forward is not needed again; the same gradient serves every `grad` of backward
             self.scale = loss_scale()
-            step, self.gradients = self.batch.in_parts(size, self.batch.x.new_tensor(self.scale))
+            step, self.gradients = self._in_parts(size, self.batch.x.new_tensor(self.scale))
         return step
+
+    def give_up(self) -> None:
+        """Keeps the others from waiting for what this rank will not measure."""
+        if self.whole is None:
+            self._of_all(self.batch.measured_of_nothing())
 
     def backward(self, grad: Tensor) -> list[Tensor]:
         """`grad` times the gradient of every parameter."""
@@ -277,4 +314,14 @@ class _Pending:
         if self.loss is not None:
             loss, self.loss = self.loss, None  # whatever happens, its memory is free afterwards
             return gradients_of(loss, self.batch.parameters, grad)
-        return self.batch.in_parts(size, grad)[1]
+        return self._in_parts(size, grad)[1]
+
+    def _in_parts(self, size: int, grad: Tensor) -> tuple[Step, list[Tensor]]:
+        whole = self._of_all(self.batch.measured(size)) if self.whole is None else self.whole
+        return self.batch.in_parts(size, grad, whole)
+
+    def _of_all(self, own: WholeBatch) -> WholeBatch:
+        """What the loss divides by, given what was measured of this rank's rows."""
+        if self.whole is None:
+            self.whole = whole_of_ranks(own) if self.guard.shares_batches else own
+        return self.whole

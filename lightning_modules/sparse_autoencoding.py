@@ -11,7 +11,7 @@ import torch
 from jsonargparse.typing import NonNegativeFloat, PositiveInt
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
-from torch import Tensor
+from torch import Tensor, distributed
 from torch.optim import Optimizer
 
 from datamodules.shards import ActivationBatch
@@ -21,7 +21,7 @@ from lightning_modules.folder_checkpoints import LoadsFolders
 from lightning_modules.functional import Codes
 from lightning_modules.hyperparameters import keep_plain
 from lightning_modules.latent_predictions import LatentPredictor
-from lightning_modules.members import Figures, Member, telling, under_names
+from lightning_modules.members import Figures, Member, mean_over_ranks, telling, under_names
 from lightning_modules.memory_guard import Step, memory_told
 from lightning_modules.non_finite import (
     NonFiniteWatch,
@@ -244,8 +244,10 @@ class SparseAutoencoding(LoadsFolders):
         counts = [step.firing_counts for step in steps.values()]
         sharing, group = sharing_batch(self.device_mesh, self.trainer.world_size)
         if sharing > 1:
-            gathered = self.all_gather(torch.cat(counts), group=group)
-            counts = list(torch.split(torch.as_tensor(gathered).sum(dim=0), [len(own) for own in counts]))
+            # int32, which is half the bytes: a step has fewer rows than that holds
+            over_ranks = torch.cat(counts).int()
+            distributed.all_reduce(over_ranks, group=group)
+            counts = list(torch.split(over_ranks, [len(own) for own in counts]))
         for member, own in zip(self.members.by_name.values(), counts, strict=True):
             member.count(own, rows * sharing)
 
@@ -257,7 +259,7 @@ class SparseAutoencoding(LoadsFolders):
             if self.watches[name].left_out:
                 own["steps_left_out"] = float(self.watches[name].left_out)
             figures[self.members.prefix(name)] = own
-        self.log_figures("train", figures)
+        self.log_figures("train", mean_over_ranks(figures))
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         average_gradients(self.parameters(), self.device_mesh)
@@ -340,6 +342,8 @@ class SparseAutoencoding(LoadsFolders):
                         f"weights are not finite at step {self.global_step}: "
                         "resume from the last checkpoint with a lower learning rate"
                     )
+        for member in self.members.by_name.values():
+            member.memory.agree()
         checkpoint["memory"] = {name: member.memory.state_dict() for name, member in self.members.by_name.items()}
         checkpoint["non_finite"] = {name: watch.state_dict() for name, watch in self.watches.items()}
 
@@ -347,6 +351,7 @@ class SparseAutoencoding(LoadsFolders):
         """Raises:
         UserError: it is of other members.
         """
+        super().on_load_checkpoint(checkpoint)
         if "memory" in checkpoint:  # a model's weights come alone
             self.members.refuse_others(checkpoint["memory"])
             for name, member in self.members.by_name.items():

@@ -6,23 +6,20 @@ only ones that its policy allows, by their hashes, and its policy forbids to mak
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import os
-from base64 import b64encode
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import datetime, timezone
-from importlib.resources import files
 from itertools import chain
 from statistics import fmean
 from string import Template
 from typing import Any
 
+from reports.page_parts import as_json, parts, policy, when
 from run_store import UserError, atomic_file
 from run_store.predictions import Prediction, PredictionStore, RunEntry
 
+ROOM = "reports.page"
 STYLES = ("base.css", "frame.css", "samples.css", "predictions.css", "compare.css", "phone.css")
 # In the order in which they are run: a constant must stand before what is run with it.
 SCRIPTS = (
@@ -73,7 +70,7 @@ def page_of(entries: Sequence[RunEntry], predictions: Iterable[Prediction]) -> s
     numbers = {entry.run_id: number for number, entry in enumerate(entries)}
     ordered = sorted(series.items(), key=lambda item: (numbers[item[0][0]], item[0][1]))
     index = {
-        "written": datetime.now(timezone.utc).strftime("%d %B %Y, %H:%M UTC").lstrip("0"),
+        "written": when(),
         "runs": [{"id": entry.run_id, "name": entry.name, "folder": entry.folder} for entry in entries],
         "series": [
             {"run": numbers[run], "member": member, "moments": [_summary(moments[step]) for step in sorted(moments)]}
@@ -81,13 +78,13 @@ def page_of(entries: Sequence[RunEntry], predictions: Iterable[Prediction]) -> s
         ],
     }
     elements = [
-        f'<script type="application/json" id="moment-{place}-{at}">{_as_json(_records(moments[step]))}</script>'
+        f'<script type="application/json" id="moment-{place}-{at}">{as_json(_records(moments[step]))}</script>'
         for place, (_, moments) in enumerate(ordered)
         for at, step in enumerate(sorted(moments))
     ]
-    style, script = _parts(STYLES), _parts(SCRIPTS)
-    return Template(_part("page.html")).substitute(
-        policy=_policy(style, script), style=style, script=script, index=_as_json(index), moments="\n".join(elements)
+    style, script = parts(ROOM, STYLES), parts(ROOM, SCRIPTS)
+    return Template(parts(ROOM, ["page.html"])).substitute(
+        policy=policy(style, script), style=style, script=script, index=as_json(index), moments="\n".join(elements)
     )
 
 
@@ -113,41 +110,3 @@ def _records(moment: Sequence[Prediction]) -> list[dict[str, Any]]:
         | {"prediction": dict(prediction.prediction), "scores": dict(prediction.scores)}
         for prediction in sorted(moment, key=lambda prediction: prediction.sample_index)
     ]
-
-
-def _as_json(value: Any) -> str:
-    """JSON that cannot end the element it stands in: all but ASCII is escaped, and so are the signs of markup."""
-    try:
-        text = json.dumps(value, allow_nan=False, separators=(",", ":"))
-    except ValueError:  # rare, and looking for them first would take far longer than all else
-        text = json.dumps(_finite(value), allow_nan=False, separators=(",", ":"))
-    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
-
-
-def _finite(value: Any) -> Any:
-    """The value with None for numbers that JSON does not have."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _finite(inner) for key, inner in value.items()}
-    return [_finite(inner) for inner in value] if isinstance(value, list | tuple) else value
-
-
-def _policy(style: str, script: str) -> str:
-    """Nothing is loaded, nothing but the page's own style and script holds, and no text becomes elements."""
-    return (
-        f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
-        "base-uri 'none'; form-action 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
-    )
-
-
-def _hash(text: str) -> str:
-    return "sha256-" + b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode("ascii")
-
-
-def _parts(names: Sequence[str]) -> str:
-    return "\n".join(_part(name) for name in names)
-
-
-def _part(name: str) -> str:
-    return (files("reports") / "page" / name).read_text(encoding="utf-8")

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from datamodules.shards import ActivationStore
+from datamodules.shards import RowStore
 from reports.store_report import TokenShare, in_bytes
 from reports.store_statistics import NORM_OUTLIER_RATIO, DimensionMoments, NormHistogram, StoreStatistics
 from run_store import atomic_file
@@ -36,9 +36,7 @@ STYLE: dict[Any, Any] = {
 }
 
 
-def draw(
-    store: ActivationStore, statistics: StoreStatistics, tokens: list[TokenShare], path: str | os.PathLike[str]
-) -> None:
+def draw(store: RowStore, statistics: StoreStatistics, tokens: list[TokenShare], path: str | os.PathLike[str]) -> None:
     """Writes a PNG: a line of panels for each hook point, the tokens in a column on the right.
 
     Args:
@@ -72,10 +70,11 @@ def draw(
             figure.savefig(temporary, format="png")
 
 
-def _title(store: ActivationStore, statistics: StoreStatistics) -> str:
+def _title(store: RowStore, statistics: StoreStatistics) -> str:
     size = in_bytes(sum(file.bytes for file in store.manifest.files))
     looked_at = "" if statistics.rows == store.rows else f" (looked at {statistics.rows:,})"
-    return f"{store.folder.name}    {store.rows:,} rows{looked_at}, {len(store.document_names):,} documents, {size}"
+    name = store.place.rstrip("/").rpartition("/")[2]
+    return f"{name}    {store.rows:,} rows{looked_at}, {len(store.document_names):,} documents, {size}"
 
 
 def _draw_norms(axes: Any, name: str, norms: NormHistogram) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from backbones import load_tokenizer
-from datamodules.shards import ActivationStore
+from datamodules.shards import RowStore
 from reports.store_statistics import (
     NORM_OUTLIER_RATIO,
     OUTLIER_DEVIATIONS,
@@ -32,7 +32,7 @@ class TokenShare(NamedTuple):
     times: int
 
 
-def tokenizer_of(store: ActivationStore) -> PreTrainedTokenizerBase | None:
+def tokenizer_of(store: RowStore) -> PreTrainedTokenizerBase | None:
     """The tokenizer that the store names, or None when it names none or it cannot be loaded here."""
     name = store.manifest.source.get("text", {}).get("tokenizer")
     try:
@@ -48,7 +48,7 @@ def top_tokens(statistics: StoreStatistics, tokenizer: PreTrainedTokenizerBase |
     return [TokenShare(_label(token, tokenizer), times / statistics.rows, times) for token, times in found]
 
 
-def as_text(store: ActivationStore, statistics: StoreStatistics, tokens: list[TokenShare], verified: bool) -> str:
+def as_text(store: RowStore, statistics: StoreStatistics, tokens: list[TokenShare], verified: bool) -> str:
     """The whole report."""
     sections = [
         "\n".join(_contents(store, statistics, verified)),
@@ -58,7 +58,7 @@ def as_text(store: ActivationStore, statistics: StoreStatistics, tokens: list[To
     return "\n\n".join(sections)
 
 
-def _contents(store: ActivationStore, statistics: StoreStatistics, verified: bool) -> Iterator[str]:
+def _contents(store: RowStore, statistics: StoreStatistics, verified: bool) -> Iterator[str]:
     manifest = store.manifest
     files = manifest.files
     size = sum(file.bytes for file in files)
@@ -71,13 +71,13 @@ def _contents(store: ActivationStore, statistics: StoreStatistics, verified: boo
     }
     if statistics.rows < store.rows:
         lines["looked at"] = f"{statistics.rows:,} rows ({statistics.rows / store.rows:.1%}), evenly spread"
-    yield str(store.folder)
+    yield store.place
     yield from _table(lines)
     yield "made with"
     yield from _table(flat(manifest.source))
 
 
-def _hook_point(name: str, store: ActivationStore, statistics: StoreStatistics) -> Iterator[str]:
+def _hook_point(name: str, store: RowStore, statistics: StoreStatistics) -> Iterator[str]:
     norms, moments = statistics.norms[name], statistics.moments[name]
     yield f"{name}: norms of the rows"
     yield from _table(_norms(norms))

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from datamodules.shards import ActivationStore
+from datamodules.shards import RowStore
 
 CHUNK_ROWS = 8192
 OUTLIER_DEVIATIONS = 6.0
@@ -140,7 +140,7 @@ class StoreStatistics:
     """Documents of the store that have rows."""
 
 
-def gather_statistics(store: ActivationStore, sample_rows: int | None = None) -> StoreStatistics:
+def gather_statistics(store: RowStore, sample_rows: int | None = None) -> StoreStatistics:
     """Reads a store once.
 
     Args:

@@ -1,4 +1,12 @@
-from run_store.atomic import atomic_file, atomic_folder, flush_to_disk, sha256_of, sweep_temporaries, write_json
+from run_store.atomic import (
+    atomic_file,
+    atomic_folder,
+    flush_to_disk,
+    json_text,
+    sha256_of,
+    sweep_temporaries,
+    write_json,
+)
 from run_store.errors import UserError, nearest
 from run_store.splits import Split, split_of
 
@@ -8,6 +16,7 @@ __all__ = [
     "atomic_file",
     "atomic_folder",
     "flush_to_disk",
+    "json_text",
     "nearest",
     "sha256_of",
     "split_of",

@@ -87,7 +87,12 @@ def atomic_folder(target: str | os.PathLike[str]) -> Iterator[Path]:
 def write_json(target: str | os.PathLike[str], content: Any) -> None:
     """Writes `content` as indented JSON, atomically."""
     with atomic_file(target) as temporary:
-        temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        temporary.write_text(json_text(content), encoding="utf-8")
+
+
+def json_text(content: Any) -> str:
+    """How JSON is written everywhere: indented, to be read by people."""
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
 
 
 def flush_to_disk(path: str | os.PathLike[str]) -> None:

@@ -110,3 +110,19 @@ def data(store: Path) -> Any:
     from datamodules.activations import ActivationDataModule
 
     return ActivationDataModule(str(store), batch_size=64, validation_share=0.1, test_share=0.1, block_rows=4)
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A model hub on this machine (a `HubServer`), which huggingface_hub takes for its own, and a token for it."""
+    # imported here, since most tests do not pay for it
+    from huggingface_hub import constants
+
+    from tests.exports.hub_server import TOKEN, hub_server
+
+    with hub_server() as server:
+        monkeypatch.setattr(constants, "ENDPOINT", server.url)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        yield server

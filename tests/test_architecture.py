@@ -24,7 +24,7 @@ else:
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 MOST_LINES = 400
-GROUND = -1
+GROUND, MEZZANINE = -2, -1
 PICKLES = {"pickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 # Keywords that could let a file or a hub run its own code here, with the one value that they may be given.
 GUARDED_KEYWORDS = {"trust_remote_code": False, "allow_pickle": False, "weights_only": True}
@@ -78,8 +78,9 @@ def declared_packages() -> set[str]:
 @cache
 def floors() -> dict[str, int]:
     """Room → floor. A room is a folder and all below it (`a/`), the files of one folder (`a/*.py`), or one file."""
-    rows = re.findall(r"^\| (ground|\d+) \| `(.+?)` \|", read("docs/architecture.md"), re.MULTILINE)
-    return {room: GROUND if floor == "ground" else int(floor) for floor, rooms in rows for room in rooms.split("`, `")}
+    rows = re.findall(r"^\| (ground|mezzanine|\d+) \| `(.+?)` \|", read("docs/architecture.md"), re.MULTILINE)
+    low = {"ground": GROUND, "mezzanine": MEZZANINE}
+    return {room: low[floor] if floor in low else int(floor) for floor, rooms in rows for room in rooms.split("`, `")}
 
 
 def room_of(path: str) -> str | None:
@@ -300,7 +301,14 @@ def test_configs_parse() -> None:
 
 
 def test_the_floors_are_read_from_the_page() -> None:
-    expected = {"run_store/": -1, "datamodules/text/": 0, "backbones/": 1, "datamodules/*.py": 2, "callbacks/": 3}
+    expected = {
+        "run_store/": GROUND,
+        "remote_files/": MEZZANINE,
+        "datamodules/text/": 0,
+        "backbones/": 1,
+        "datamodules/*.py": 2,
+        "callbacks/": 3,
+    }
     assert expected.items() <= floors().items()
     assert room_of("datamodules/shards/reader.py") == "datamodules/shards/"
     assert room_of("datamodules/activations.py") == room_of("datamodules/__init__.py") == "datamodules/*.py"

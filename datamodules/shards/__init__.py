@@ -1,7 +1,11 @@
 from datamodules.shards.batches import ActivationBatch, EvaluationLoader, TrainingLoader, read_batch
 from datamodules.shards.cursor import ALONE, CursorLoader, Rank
-from datamodules.shards.format import Manifest, is_store, read_manifest
-from datamodules.shards.reader import ActivationStore, Provenance
+from datamodules.shards.format import Manifest, is_store, manifest_sha256, read_manifest
+from datamodules.shards.grouped import GroupedShuffle
+from datamodules.shards.opening import open_store
+from datamodules.shards.reader import ActivationStore
+from datamodules.shards.remote import RemoteStore, ShardCache
+from datamodules.shards.row_store import Provenance, RowStore
 from datamodules.shards.shard_writer import SHARD_BYTES
 from datamodules.shards.shuffle import BlockShuffle
 from datamodules.shards.splits import Split, split_of, split_ranges
@@ -16,14 +20,20 @@ __all__ = [
     "BlockShuffle",
     "CursorLoader",
     "EvaluationLoader",
+    "GroupedShuffle",
     "Manifest",
     "Provenance",
     "Rank",
+    "RemoteStore",
+    "RowStore",
+    "ShardCache",
     "Split",
     "StoreWriter",
     "TextRows",
     "TrainingLoader",
     "is_store",
+    "manifest_sha256",
+    "open_store",
     "read_batch",
     "read_manifest",
     "split_of",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
 
@@ -16,6 +16,18 @@ class RowReader(Protocol):
 
     def read(self, rows: Tensor, hook_points: Sequence[str]) -> tuple[Tensor, ...]:
         """float32 [n, d] per hook point, of rows int64 [n]."""
+        ...
+
+
+class Follower(Protocol):
+    """What is told, before rows are read, where in an epoch they stand; it may fetch what comes next."""
+
+    def at(self, epoch: int, start: int, stop: int) -> None:
+        """The places `start` to `stop` - 1 of an epoch are read now, by all ranks together."""
+        ...
+
+    def at_rest(self) -> None:
+        """Nothing is read for now; the next time it is from the beginning."""
         ...
 
 
@@ -35,6 +47,11 @@ class RowOrder(Protocol):
     @property
     def seed(self) -> int:
         """What the order depends on beside the epoch."""
+        ...
+
+    @property
+    def mixed_shards(self) -> int:
+        """Shards whose rows are mixed; 0 where all are."""
         ...
 
     def rows(self, epoch: int, start: int, stop: int) -> Tensor:
@@ -69,15 +86,23 @@ class EvaluationLoader:
     hook_points: Sequence[str]
     batch_size: int
     rank: Rank = ALONE
+    follower: Follower | None = None
 
     def __len__(self) -> int:
         return -(-self.shuffle.size // self.batch_size)
 
     def __iter__(self) -> Iterator[ActivationBatch]:
         batches = len(self)
-        for batch in range(batches):
-            start, stop = self.rank.share(*Rank(batch, batches).share(0, self.shuffle.size))
-            yield read_batch(self.store, self.hook_points, self.shuffle.rows(0, start, stop))
+        try:
+            for batch in range(batches):
+                whole = Rank(batch, batches).share(0, self.shuffle.size)
+                if self.follower is not None:
+                    self.follower.at(0, *whole)
+                rows = self.shuffle.rows(0, *self.rank.share(*whole))
+                yield read_batch(self.store, self.hook_points, rows)
+        finally:
+            if self.follower is not None:
+                self.follower.at_rest()
 
 
 @dataclass(eq=False)
@@ -95,6 +120,7 @@ class TrainingLoader(CursorLoader[ActivationBatch]):
     rank: Rank = ALONE
     epoch: int = 0
     batch: int = 0
+    follower: Follower | None = None
 
     def __post_init__(self) -> None:
         self.refuse_impossible("rows", "extract more text")
@@ -104,8 +130,16 @@ class TrainingLoader(CursorLoader[ActivationBatch]):
         return self.shuffle.size
 
     def read(self, start: int, stop: int) -> ActivationBatch:
+        if self.follower is not None:
+            first = start // self.batch_size * self.batch_size
+            self.follower.at(self.epoch, first, first + self.batch_size)
         return read_batch(self.store, self.hook_points, self.shuffle.rows(self.epoch, start, stop))
 
     def order(self) -> dict[str, int]:
         shuffle = self.shuffle
-        return {"block_rows": shuffle.block_rows, "seed": shuffle.seed, "rows": shuffle.size}
+        settings = {"block_rows": shuffle.block_rows, "seed": shuffle.seed, "mixed_shards": shuffle.mixed_shards}
+        return {**settings, "rows": shuffle.size}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        # a checkpoint of before knew no other order
+        super().load_state_dict({"mixed_shards": 0, **state})

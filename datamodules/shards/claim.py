@@ -57,14 +57,13 @@ class Claim:
         Raises:
             UserError: there are other files; then nothing is removed.
         """
-        entries = [entry for entry in self.folder.iterdir() if not entry.name.startswith(".")]
-        entries = [entry for entry in entries if entry.name not in keep]
-        # Everything is looked at before anything is removed: a mistyped path must not cost a person their files.
-        for entry in entries:
-            if not (entry.is_file() and WRITTEN.fullmatch(entry.name)):
-                raise UserError(f"{self.folder} is no activation store but holds {entry.name}: choose an empty folder")
-        for entry in entries:
-            entry.unlink()
+        names = [entry.name for entry in self.folder.iterdir() if not entry.name.startswith(".")]
+        left = swept(names, keep, self.folder)
+        for name in left:
+            if not (self.folder / name).is_file():
+                raise _foreign(name, self.folder)
+        for name in left:
+            (self.folder / name).unlink()
         sweep_temporaries(self.folder)
 
     def release(self) -> None:
@@ -79,3 +78,19 @@ class Claim:
         except BlockingIOError:
             self.release()
             raise UserError(f"another process is writing the store {self.folder}: wait for it to end") from None
+
+
+def swept(names: Collection[str], keep: Collection[str], place: object) -> list[str]:
+    """Which of the files in a store's place a killed writer left.
+
+    Raises:
+        UserError: there are others; a mistyped path must not cost a person their files.
+    """
+    for name in names:
+        if name not in keep and not WRITTEN.fullmatch(name):
+            raise _foreign(name, place)
+    return [name for name in names if name not in keep]
+
+
+def _foreign(name: str, place: object) -> UserError:
+    return UserError(f"{place} is no activation store but holds {name}: choose an empty folder")

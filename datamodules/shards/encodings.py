@@ -10,12 +10,11 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
-
-from datamodules.shards.mapped_rows import MappedRows
 
 ACTIVATIONS_KEY = "activations"
 SCALES_KEY = "scales"
@@ -27,6 +26,21 @@ _ROWS_ENCODED = 1024
 _VALUES_DECODED = 1 << 21
 
 Buffer = Callable[[str], Tensor]
+
+
+class StoredColumn(Protocol):
+    """One tensor of the rows as stored, whether in memory or in files."""
+
+    dtype: torch.dtype
+    row_shape: torch.Size
+
+    def gather(self, rows: Tensor, into: Tensor | None = None) -> Tensor:
+        """Copies rows, int64 [n], ascending, into [n, …], a new tensor by default."""
+        ...
+
+
+StoredColumns = Mapping[str, StoredColumn]
+"""The tensors that keep rows, by their names in a file."""
 
 
 class Encoding(ABC):
@@ -45,7 +59,7 @@ class Encoding(ABC):
         """
 
     @abstractmethod
-    def read(self, stored: Mapping[str, MappedRows], rows: Tensor, dtype: torch.dtype | None, buffer: Buffer) -> Tensor:
+    def read(self, stored: StoredColumns, rows: Tensor, dtype: torch.dtype | None, buffer: Buffer) -> Tensor:
         """Gathers rows.
 
         Args:
@@ -76,7 +90,7 @@ class Plain(Encoding):
         # As stored: float16 turns large finite values into infinities.
         return into[ACTIVATIONS_KEY].copy_(rows)
 
-    def read(self, stored: Mapping[str, MappedRows], rows: Tensor, dtype: torch.dtype | None, buffer: Buffer) -> Tensor:
+    def read(self, stored: StoredColumns, rows: Tensor, dtype: torch.dtype | None, buffer: Buffer) -> Tensor:
         activations = stored[ACTIVATIONS_KEY]
         if dtype in (None, self.dtype):
             return activations.gather(rows)
@@ -106,7 +120,7 @@ class BlockInt8(Encoding):
             codes.copy_(quotients.flatten(1)[:, : values.shape[1]])
         return rows
 
-    def read(self, stored: Mapping[str, MappedRows], rows: Tensor, dtype: torch.dtype | None, buffer: Buffer) -> Tensor:
+    def read(self, stored: StoredColumns, rows: Tensor, dtype: torch.dtype | None, buffer: Buffer) -> Tensor:
         codes, scales = (stored[key].gather(rows, buffer(key)) for key in (ACTIVATIONS_KEY, SCALES_KEY))
         values = torch.empty(codes.shape, dtype=torch.float32)
         at_once = max(1, _VALUES_DECODED // codes.shape[1])

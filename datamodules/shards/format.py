@@ -13,6 +13,7 @@ The manifest is written last, so a folder without one is not a store, whatever e
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -23,6 +24,8 @@ from typing import Any, NoReturn
 from urllib.parse import quote
 
 from datamodules.shards.encodings import ENCODINGS, SCALE_BLOCK, Encoding
+from datamodules.shards.files import Place, in_words, read_file
+from remote_files import Retries, is_url
 from run_store import UserError, write_json
 
 FORMAT = "fulgurite-activations"
@@ -76,6 +79,10 @@ class Shard:
     def files(self) -> list[StoredFile]:
         return [*self.activations.values(), self.provenance]
 
+    def file(self, source: str) -> StoredFile:
+        """The file of a hook point, or, for the empty name, that of the provenance."""
+        return self.activations[source] if source else self.provenance
+
 
 @dataclass(frozen=True)
 class Manifest:
@@ -111,31 +118,72 @@ def provenance_name(shard: int, part: str = "") -> str:
     return f"provenance-{part}{shard:05d}.safetensors"
 
 
-def is_store(folder: str | os.PathLike[str]) -> bool:
-    """Whether `folder` holds a manifest, be it sound or not."""
-    return (Path(folder) / MANIFEST_NAME).is_file()
+def is_store(place: Place) -> bool:
+    """Whether there is a manifest, be it sound or not.
+
+    Raises:
+        UserError: the place is a URL that cannot be reached.
+    """
+    if is_url(place):
+        return read_file(place, MANIFEST_NAME) is not None
+    return Path(place, MANIFEST_NAME).is_file()
 
 
-def write_manifest(folder: str | os.PathLike[str], manifest: Manifest) -> None:
-    """Makes a store of `folder`."""
+def manifest_sha256(place: Place) -> str:
+    """What stands for a store and all its files.
+
+    Raises:
+        UserError: there is none, or its URL cannot be reached.
+    """
+    return hashlib.sha256(manifest_text(place)).hexdigest()
+
+
+def manifest_text(place: Place, retries: Retries | None = None) -> bytes:
+    """The content of `manifest.json`.
+
+    Raises:
+        UserError: there is none, or its URL cannot be reached.
+    """
+    content = read_file(place, MANIFEST_NAME, retries)
+    if content is None:
+        raise UserError(f"{in_words(place)} is no activation store, since it has no {MANIFEST_NAME}: check the path")
+    return content
+
+
+def manifest_json(manifest: Manifest) -> dict[str, Any]:
+    """What `manifest.json` says."""
     content = {"format": FORMAT, "version": VERSION, **asdict(manifest)}
     for entry in content["hook_points"].values():
         if entry["dtype"] == "int8":
             entry["scale_block"] = SCALE_BLOCK  # so that the file says all it takes to read a store
-    write_json(Path(folder) / MANIFEST_NAME, content)
+    return content
 
 
-def read_manifest(folder: str | os.PathLike[str]) -> Manifest:
+def write_manifest(folder: str | os.PathLike[str], manifest: Manifest) -> None:
+    """Makes a store of `folder`."""
+    write_json(Path(folder) / MANIFEST_NAME, manifest_json(manifest))
+
+
+def read_manifest(place: Place) -> Manifest:
     """The store's manifest, validated; the files that it names are not looked at.
 
     Raises:
-        UserError: there is no manifest, it is malformed, or it was written by another version of the format.
+        UserError: there is no manifest, it is malformed, it was written by another version of the format, or its URL
+            cannot be reached.
     """
-    path = Path(folder) / MANIFEST_NAME
+    return parse_manifest(manifest_text(place), place)
+
+
+def parse_manifest(text: bytes, place: Place) -> Manifest:
+    """A manifest from its text; see `read_manifest`.
+
+    Args:
+        text: the content of the file.
+        place: of the store, for messages.
+    """
+    path = f"{in_words(place).rstrip('/')}/{MANIFEST_NAME}"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{folder} is no activation store, since it has no {MANIFEST_NAME}: check the path") from None
+        content = json.loads(text)
     except ValueError as error:
         _refuse(path, f"not JSON: {error}")
     if not isinstance(content, dict) or content.get("format") != FORMAT:
@@ -153,7 +201,7 @@ def read_manifest(folder: str | os.PathLike[str]) -> Manifest:
         _refuse(path, str(error))
 
 
-def _refuse(path: Path, problem: str) -> NoReturn:
+def _refuse(path: str, problem: str) -> NoReturn:
     raise UserError(f"{path} is damaged ({problem}): put the original back or extract the store again")
 
 

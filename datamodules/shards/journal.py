@@ -8,13 +8,13 @@ after every shard, and removed once the manifest is there.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+import re
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from datamodules.shards.format import Shard, StoredFile, count, parse_file, parse_shard, typed
-from run_store import UserError, sha256_of, write_json
+from run_store import UserError, json_text
 
 FORMAT = "fulgurite-unfinished"
 VERSION = 1
@@ -75,15 +75,15 @@ class Journal:
         files = [file for shard in self.shards for file in shard.files]
         return [*files, self.completion.documents] if self.completion and self.completion.documents else files
 
-    def sound(self, folder: Path) -> Journal:
+    def sound(self, is_sound: Callable[[StoredFile], bool]) -> Journal:
         """The journal up to the first file that is missing or not as it was written."""
         good = 0
-        while good < len(self.marks) and all(_is_sound(folder, file) for file in self.marks[good].shard.files):
+        while good < len(self.marks) and all(map(is_sound, self.marks[good].shard.files)):
             good += 1
         if good < len(self.marks):
             return replace(self, marks=self.marks[:good], completion=None)
         documents = self.completion and self.completion.documents
-        return replace(self, completion=None) if documents and not _is_sound(folder, documents) else self
+        return replace(self, completion=None) if documents and not is_sound(documents) else self
 
 
 def journal_name(rank: int = 0, processes: int = 1) -> str:
@@ -91,32 +91,29 @@ def journal_name(rank: int = 0, processes: int = 1) -> str:
     return f"unfinished-{rank + 1}of{processes}.json"
 
 
-def journals_in(folder: Path) -> list[Path]:
-    """The journals of all processes."""
-    return sorted(folder.glob("unfinished-*of*.json"))
+def is_journal(name: str) -> bool:
+    """Whether a file is called as the journal of some process."""
+    return re.fullmatch(r"unfinished-\d+of\d+\.json", name) is not None
 
 
-def write_journal(path: Path, journal: Journal) -> None:
-    """Writes it whole or not at all.
-
-    Raises:
-        UserError: the disk is full.
-    """
-    write_json(path, {"format": FORMAT, "version": VERSION, **asdict(journal)})
+def journal_text(journal: Journal) -> bytes:
+    """What the file of a journal holds."""
+    return json_text({"format": FORMAT, "version": VERSION, **asdict(journal)}).encode()
 
 
-def read_journal(path: Path, hook_points: Collection[str] | None = None) -> Journal:
+def parse_journal(text: bytes, name: str, hook_points: Collection[str] | None = None) -> Journal:
     """The journal, validated; the files that it names are not looked at.
 
     Args:
-        path: of the file.
+        text: the content of the file.
+        name: of the file with its place, for messages.
         hook_points: that its shards must have; None takes them from each shard.
 
     Raises:
         UserError: it is malformed, or of another version.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(text)
         if content["format"] != FORMAT or content["version"] != VERSION:
             raise ValueError(f"it is not of format {FORMAT} version {VERSION}")
         marks = tuple(_mark(entry, hook_points) for entry in typed(content["marks"], list))
@@ -124,7 +121,8 @@ def read_journal(path: Path, hook_points: Collection[str] | None = None) -> Jour
         return Journal(typed(content["settings"], dict), marks, None if completion is None else _completion(completion))
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"{path} is damaged ({error!r}): delete the folder {path.parent} and extract the store from the start"
+            f"{name} is damaged ({error!r}): delete the folder {name.rpartition('/')[0]} and extract the store from "
+            "the start"
         ) from error
 
 
@@ -146,8 +144,3 @@ def _completion(entry: dict[str, Any]) -> Completion:
 
 def _counts(entry: Any) -> dict[str, int]:
     return {typed(name, str): count(value, 0) for name, value in typed(entry, dict).items()}
-
-
-def _is_sound(folder: Path, file: StoredFile) -> bool:
-    path = folder / file.name
-    return path.is_file() and path.stat().st_size == file.bytes and sha256_of(path) == file.sha256

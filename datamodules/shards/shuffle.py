@@ -22,16 +22,20 @@ class BlockShuffle:
     Args:
         ranges: int64 [ranges, 2], ascending first rows and rows after the last; empty ranges may be among them.
         block_rows: rows that stay together, at least 1.
-        seed: with the epoch, all that the order depends on.
+        seed: with the epoch and the group, all that the order depends on.
+        group: tells orders of the same seed apart; see `GroupedShuffle`.
     """
 
-    def __init__(self, ranges: Tensor, block_rows: int, seed: int) -> None:
+    mixed_shards = 0  # all of them are mixed
+
+    def __init__(self, ranges: Tensor, block_rows: int, seed: int, group: int = 0) -> None:
         starts, stops = _joined(ranges.numpy())
         self._ends = np.cumsum(stops - starts)
         self._gaps = stops - self._ends  # from a row counted within the ranges to its number in the store
         self.size = int((stops - starts).sum())
         self.block_rows = block_rows
         self.seed = seed
+        self._suffix = f" {group}" if group else ""
 
     def rows(self, epoch: int, start: int, stop: int) -> Tensor:
         """The rows at places `start` to `stop` - 1 of an epoch's order; int64 [stop - start].
@@ -40,7 +44,7 @@ class BlockShuffle:
         """
         if start == stop:
             return torch.empty(0, dtype=torch.int64)
-        blocks, key = -(-self.size // self.block_rows), f"{self.seed} {epoch}"
+        blocks, key = -(-self.size // self.block_rows), f"{self.seed} {epoch}{self._suffix}"
         # Were the last block as long as the others, the places behind it would lie further back.
         missing = -self.size % self.block_rows
         short_end = (place_of_last(blocks, key) + 1) * self.block_rows - missing
@@ -52,6 +56,13 @@ class BlockShuffle:
         ends[-1] = min(ends[-1], begins[-1] + end - (slots.stop - 1) * self.block_rows)
         begins[0] += first - slots.start * self.block_rows
         return torch.from_numpy(self._expanded(np.sort(begins), np.sort(ends)))
+
+    def spread(self, count: int) -> Tensor:
+        """Rows spread evenly over all of them, int64 [count] or less, ascending."""
+        count = min(count, self.size)
+        if not count:
+            return torch.empty(0, dtype=torch.int64)
+        return self.physical((2 * np.arange(count) + 1) * self.size // (2 * count))
 
     def physical(self, counted: npt.NDArray[np.int64]) -> Tensor:
         """Row numbers of rows counted within the ranges alone, 0 … size - 1, ascending; int64 [n] in and out."""

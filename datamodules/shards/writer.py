@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from datamodules.shards.claim import Claim
+from datamodules.shards.files import Place, in_words
 from datamodules.shards.format import DOCUMENTS_NAME, HookPoint, Manifest, is_store, write_manifest
 from datamodules.shards.shard_writer import SHARD_BYTES, ShardWriter, stored_file
 from run_store import UserError, write_json
@@ -109,7 +110,7 @@ class StoreWriter:
         self.abort()
 
 
-def refuse_finished(folder: Path) -> None:
+def refuse_finished(place: Place) -> None:
     """Raises a UserError where there is a store already."""
-    if is_store(folder):
-        raise UserError(f"{folder} already holds an activation store: delete it or choose another folder")
+    if is_store(place):
+        raise UserError(f"{in_words(place)} already holds an activation store: delete it or choose another folder")

@@ -109,6 +109,7 @@ class EndlessOrder:
     size: int
     seed: int
     block_rows: int = TILE
+    mixed_shards: int = 0
 
     def rows(self, epoch: int, start: int, stop: int) -> Tensor:
         """int64 [stop - start]: the rows at places `start` to `stop` - 1 of an epoch."""

@@ -1,5 +1,5 @@
 from lightning_modules.autoencoders.abs_topk import AbsTopK
-from lightning_modules.autoencoders.base import Autoencoder, LossTerm, TrainingPass, WholeBatch
+from lightning_modules.autoencoders.base import Autoencoder, LossTerm, TrainingPass, Whole, WholeBatch
 from lightning_modules.autoencoders.batch_topk import BatchTopK
 from lightning_modules.autoencoders.cross_layer_transcoder import CrossLayerTranscoder
 from lightning_modules.autoencoders.crosscoder import Crosscoder
@@ -24,6 +24,7 @@ from lightning_modules.autoencoders.normalization import (
     Normalization,
     Normalized,
 )
+from lightning_modules.autoencoders.over_ranks import whole_of_ranks
 from lightning_modules.autoencoders.p_anneal import PAnneal
 from lightning_modules.autoencoders.relu import ReLU
 from lightning_modules.autoencoders.sharding import refuse_unshardable
@@ -65,7 +66,9 @@ __all__ = [
     "TopK",
     "TrainingPass",
     "Transcoder",
+    "Whole",
     "WholeBatch",
     "Wiring",
     "refuse_unshardable",
+    "whole_of_ranks",
 ]

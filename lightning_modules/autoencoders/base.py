@@ -8,8 +8,8 @@ touch whole rows; an export transposes W_enc where a format asks for [d_in, s].
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Protocol, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -53,13 +53,18 @@ class WholeBatch(NamedTuple):
     error: Spread | None = None
     """How the reconstruction errors spread, where a term divides by that."""
     fired: Tensor | None = None
-    """Scalar int64, how often latents fired over all rows, where a term asks for it of a batch computed in parts."""
+    """Scalar, how often latents fired over all rows, where a term asks for it."""
 
     def merged(self, other: WholeBatch) -> WholeBatch:
         """Of the rows of both."""
         error = None if self.error is None or other.error is None else self.error.merged(other.error)
         fired = None if self.fired is None or other.fired is None else self.fired + other.fired
         return WholeBatch(self.rows + other.rows, self.variance + other.variance, self.unit + other.unit, error, fired)
+
+
+Whole: TypeAlias = WholeBatch | Callable[[WholeBatch], WholeBatch] | None
+"""Of the batch that some rows are a part of: what is measured of it, or what makes that of what is measured of the
+rows, or None where they are all of it."""
 
 
 class TrainingPass(NamedTuple):
@@ -187,7 +192,12 @@ class Autoencoder(nn.Module, ABC):
 
     @torch.no_grad()
     def measure(
-        self, x: Tensor, dead: Tensor | None = None, error: Tensor | None = None, y: Tensor | None = None
+        self,
+        x: Tensor,
+        dead: Tensor | None = None,
+        error: Tensor | None = None,
+        y: Tensor | None = None,
+        codes: Codes | None = None,
     ) -> WholeBatch:
         """What the loss terms divide by, for x [b, d_in]; those of parts are to be merged.
 
@@ -196,6 +206,7 @@ class Autoencoder(nn.Module, ABC):
             dead: as in `sparsity_terms`.
             error: y − ŷ, where it is known; a variant that needs it encodes x otherwise.
             y: [b, d_out] what is reconstructed; x by default.
+            codes: the latents of x, where they are known; a variant that needs them encodes x otherwise.
         """
         y = x if y is None else y
         variance = squared_error(y, self.mean)
@@ -308,21 +319,23 @@ class Autoencoder(nn.Module, ABC):
         return codes, self.decode(codes, x)
 
     def training_pass(
-        self, x: Tensor, dead: Tensor | None = None, whole: WholeBatch | None = None, y: Tensor | None = None
+        self, x: Tensor, dead: Tensor | None = None, whole: Whole = None, y: Tensor | None = None
     ) -> TrainingPass:
         """Latents, reconstruction and every loss term of x [b, d_in].
 
         Args:
             x: a batch, or a part of one.
             dead: as in `sparsity_terms`.
-            whole: what `measure` says of the batch that x is a part of; by default x is all of it.
+            whole: what `measure` says of the batch that x is a part of, or what makes it of what it says of x; by
+                default x is all of it.
             y: [b, d_out] what is reconstructed; x by default.
         """
         y = x if y is None else y
         codes, reconstruction = self(x)
         lost = missed(y, reconstruction)
-        if whole is None:
-            whole = self.measure(x, dead, lost.error, y)
+        if not isinstance(whole, WholeBatch):
+            own = self.measure(x, dead, lost.error, y, codes)
+            whole = own if whole is None else whole(own)
         terms = {
             **self.reconstruction_terms(x, y, codes, lost, whole),
             **self.sparsity_terms(x, y, codes, lost.error, dead, whole),

@@ -6,7 +6,7 @@ from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, PositiveIn
 from torch import Tensor
 
 from lightning_modules.autoencoders.aux_k import AuxK
-from lightning_modules.autoencoders.base import Autoencoder, TrainingPass, WholeBatch
+from lightning_modules.autoencoders.base import Autoencoder, TrainingPass, Whole
 from lightning_modules.autoencoders.batch_selection import BatchSelection
 from lightning_modules.autoencoders.inference import Thresholds
 from lightning_modules.autoencoders.topk import check_k
@@ -70,7 +70,7 @@ class BatchTopK(Autoencoder):
         return Thresholds(self.threshold.expand(self.d_sae))
 
     def training_pass(
-        self, x: Tensor, dead: Tensor | None = None, whole: WholeBatch | None = None, y: Tensor | None = None
+        self, x: Tensor, dead: Tensor | None = None, whole: Whole = None, y: Tensor | None = None
     ) -> TrainingPass:
         result = super().training_pass(x, dead, whole, y)
         self.selection.follow(result.codes)

@@ -113,12 +113,18 @@ class JumpReLU(Autoencoder):
 
     @torch.no_grad()
     def measure(
-        self, x: Tensor, dead: Tensor | None = None, error: Tensor | None = None, y: Tensor | None = None
+        self,
+        x: Tensor,
+        dead: Tensor | None = None,
+        error: Tensor | None = None,
+        y: Tensor | None = None,
+        codes: Codes | None = None,
     ) -> WholeBatch:
-        whole = super().measure(x, dead, error, y)
-        if self.penalty != "target" or error is not None:
-            return whole  # beside a known error stand the codes of all rows, which need not be made twice
-        return whole._replace(fired=(self.encode(x).values > 0).sum())
+        whole = super().measure(x, dead, error, y, codes)
+        if self.penalty != "target":
+            return whole
+        codes = self.encode(x) if codes is None else codes
+        return whole._replace(fired=(codes.values > 0).sum())
 
     def sparsity_terms(
         self, x: Tensor, y: Tensor, codes: Codes, error: Tensor, dead: Tensor | None, whole: WholeBatch

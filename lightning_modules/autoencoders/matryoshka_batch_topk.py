@@ -8,7 +8,7 @@ from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, PositiveFl
 from torch import Tensor
 
 from lightning_modules.autoencoders.aux_k import AuxK
-from lightning_modules.autoencoders.base import Autoencoder, LossTerm, TrainingPass, WholeBatch
+from lightning_modules.autoencoders.base import Autoencoder, LossTerm, TrainingPass, Whole, WholeBatch
 from lightning_modules.autoencoders.batch_selection import BatchSelection
 from lightning_modules.autoencoders.inference import Thresholds
 from lightning_modules.autoencoders.prefixes import DEFAULT_SHARES, FixedPrefixes, SampledPrefixes
@@ -111,7 +111,7 @@ class MatryoshkaBatchTopK(Autoencoder):
         return {"reconstruction": LossTerm(total / (len(ends) * whole.unit), 1.0)}
 
     def training_pass(
-        self, x: Tensor, dead: Tensor | None = None, whole: WholeBatch | None = None, y: Tensor | None = None
+        self, x: Tensor, dead: Tensor | None = None, whole: Whole = None, y: Tensor | None = None
     ) -> TrainingPass:
         result = super().training_pass(x, dead, whole, y)
         self.selection.follow(result.codes)

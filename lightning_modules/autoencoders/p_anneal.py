@@ -14,7 +14,7 @@ from lightning_modules.autoencoders.base import Autoencoder, LossTerm, WholeBatc
 from lightning_modules.autoencoders.inference import Rectifier
 from lightning_modules.autoencoders.target_l0 import SparsityCoefficient
 from lightning_modules.autoencoders.wiring import Wiring
-from lightning_modules.functional import Codes, DenseCodes
+from lightning_modules.functional import Codes, DenseCodes, sum_over_ranks
 from run_store import UserError
 
 EPSILON = 0.01
@@ -87,6 +87,7 @@ class PAnneal(Autoencoder):
         self.register_buffer("stage", torch.zeros((), dtype=torch.int64))
         self.register_buffer("scale", torch.ones(()))
         self.register_buffer("recent", torch.zeros(2))  # the penalty with the p of this stage and of the next
+        self._penalties: Tensor | float = 0.0  # of the step that is being made, over the rows of this rank
 
     def p(self, stage: Tensor) -> Tensor:
         """The exponent of a stage, scalar; 1 before the first and p_end from the last on."""
@@ -106,7 +107,7 @@ class PAnneal(Autoencoder):
         penalty = annealed(values, self.p(self.stage))
         if self.training:
             following = annealed(values.detach(), self.p(self.stage + 1))
-            self.recent += torch.stack([penalty.detach(), following]).to(self.recent)
+            self._penalties = self._penalties + torch.stack([penalty.detach(), following]).to(self.recent)
         weight = self.scale * self.coefficient.weight
         return {"lp": LossTerm(penalty / whole.rows, weight, warms_up=True)}
 
@@ -116,6 +117,9 @@ class PAnneal(Autoencoder):
         super().observe(l0, done, warmed)
         passed = (done - self.start) / (self.end - self.start)
         due = self.stage < min(self.stages, int(self.stages * max(0.0, passed) + 1e-6))
+        # the ranks share a batch, and the scale must be the same on all of them
+        self.recent += sum_over_ranks(torch.zeros_like(self.recent) + self._penalties)
+        self._penalties = 0.0
         now, following = self.recent
         level = torch.where(following > 0, now / following, 1)
         self.scale *= torch.where(due, level, 1)

@@ -1,11 +1,11 @@
 from lightning_modules.functional.batch_topk import linear_above, linear_batch_topk
 from lightning_modules.functional.bootstrap import BootstrapInterval, paired_bootstrap
-from lightning_modules.functional.codes import BatchCodes, Codes, DenseCodes, SparseCodes
+from lightning_modules.functional.codes import BatchCodes, Codes, DenseCodes, Fired, SparseCodes
 from lightning_modules.functional.collapse import collapse_sentence
 from lightning_modules.functional.deferred import deferred
 from lightning_modules.functional.embedding_geometry import alignment, effective_rank, mean_pairwise_cosine, uniformity
 from lightning_modules.functional.encoding import linear_topk, reconstructed_by
-from lightning_modules.functional.gathering import gather_equal, gather_rows, ranks
+from lightning_modules.functional.gathering import gather_equal, gather_rows, ranks, sum_over_ranks
 from lightning_modules.functional.gradient_cache import CachedLoss, cached_loss
 from lightning_modules.functional.nested import nested_squared_error
 from lightning_modules.functional.pooling import Pooling, pooled
@@ -58,6 +58,7 @@ __all__ = [
     "Codes",
     "Cosine",
     "DenseCodes",
+    "Fired",
     "Int8",
     "Int8Scale",
     "Matching",
@@ -116,6 +117,7 @@ __all__ = [
     "sparse_decode",
     "squared_error",
     "sum_of_squares",
+    "sum_over_ranks",
     "trapezoid",
     "triplet_cosines",
     "uniformity",

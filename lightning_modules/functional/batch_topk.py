@@ -65,8 +65,7 @@ class _Encoder(NamedTuple):
         """
         if self.screen is None and compiled_kernels_run_on(x, self.weight, self.bias):
             z = product(x, self.weight).to(self.weight)
-            values, places = native.reaching(z, self.bias, float(floor))
-            return _Candidates(_infinite_if_bad(values), places)
+            return _Candidates(*native.reaching(z, self.bias, float(floor)))
         if self.screen is None:
             return _above(floor, torch.nn.functional.linear(x, self.weight, self.bias).flatten())
         places = _not_below(floor, self.screen.coarse(x).flatten())
@@ -218,7 +217,10 @@ def _guess(x: Tensor, encoder: _Encoder, share: float) -> Tensor:
     if share >= 1:
         return encoder.weight.new_tensor(tiny)
     z = torch.nn.functional.linear(x[:: -(-len(x) // SAMPLED_ROWS)], encoder.weight, encoder.bias).flatten()
-    return _infinite_if_bad(z).topk(max(1, int(share * len(z))), sorted=False).values.amin().clamp_min(tiny)
+    wanted = max(1, int(share * len(z)))
+    if compiled_kernels_run_on(z):
+        return _infinite_if_bad(native.nth_largest(z.relu_(), wanted)).clamp_min(tiny)
+    return _infinite_if_bad(z).topk(wanted, sorted=False).values.amin().clamp_min(tiny)
 
 
 def _above(floor: Tensor, z: Tensor) -> _Candidates:

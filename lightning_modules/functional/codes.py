@@ -15,6 +15,17 @@ from lightning_modules.functional.kernels import compiled_kernels_run_on, native
 from lightning_modules.functional.sparse import sparse_decode
 
 
+class Fired(NamedTuple):
+    """The E latents that fired in a batch, row by row."""
+
+    rows: Tensor
+    """[E] int64, ascending: the row of each."""
+    latents: Tensor
+    """[E] int64, in no order within a row."""
+    values: Tensor
+    """[E], none of them 0."""
+
+
 class SparseCodes(NamedTuple):
     """The k latents that each row keeps. A latent whose value is 0 did not fire."""
 
@@ -49,6 +60,11 @@ class SparseCodes(NamedTuple):
         values = self.values.new_zeros(self.values.shape[0], len(latents))
         values[rows, columns[rows, slots]] = self.values[rows, slots]
         return values
+
+    def fired(self) -> Fired:
+        """What is not 0."""
+        rows, slots = (self.values != 0).nonzero(as_tuple=True)
+        return Fired(rows, self.indices[rows, slots], self.values[rows, slots])
 
     def dense(self) -> Tensor:
         """[b, s] values of all latents."""
@@ -99,6 +115,11 @@ class BatchCodes(NamedTuple):
         values[self.rows[columns >= 0], columns[columns >= 0]] = self.values[columns >= 0]
         return values
 
+    def fired(self) -> Fired:
+        """What is not 0."""
+        (entries,) = self.values.nonzero(as_tuple=True)
+        return Fired(self.rows[entries], self.indices[entries], self.values[entries])
+
     def dense(self) -> Tensor:
         """[b, s] values of all latents."""
         return self.values.new_zeros(self.batch, self.d_sae).index_put((self.rows, self.indices), self.values)
@@ -117,6 +138,11 @@ class DenseCodes(NamedTuple):
         """b."""
         return self.values.shape[0]
 
+    @property
+    def d_sae(self) -> int:
+        """Size of the dictionary."""
+        return self.values.shape[1]
+
     def decode(self, W_dec: Tensor) -> Tensor:
         """f @ W_dec: [b, d]."""
         return self.values @ W_dec
@@ -128,6 +154,11 @@ class DenseCodes(NamedTuple):
     def columns(self, latents: Tensor) -> Tensor:
         """[b, len(latents)] values of some latents."""
         return self.values[:, latents]
+
+    def fired(self) -> Fired:
+        """What is not 0."""
+        rows, latents = self.values.nonzero(as_tuple=True)
+        return Fired(rows, latents, self.values[rows, latents])
 
     def dense(self) -> Tensor:
         """[b, s] values of all latents."""

@@ -22,6 +22,15 @@ def gather_equal(x: Tensor) -> Tensor:
     return torch.stack(parts)
 
 
+def sum_over_ranks(x: Tensor) -> Tensor:
+    """The sum of every rank's x, of any shape, without a gradient; x itself where there is one rank."""
+    if ranks() == 1:
+        return x
+    total = x.detach().clone()
+    distributed.all_reduce(total)
+    return total
+
+
 def gather_rows(x: Tensor, counts: Sequence[int]) -> Tensor:
     """The rows of all ranks, in the order of ranks: [n_r, …] → [Σ n_r, …].
 

@@ -1,28 +1,23 @@
 """Linear layers on a CPU through oneDNN. Shapes: n tokens, i inputs, o outputs; W [o, i].
 
-torch multiplies float32 matrices through MKL, which reaches less of some processors than oneDNN does; but it has
-oneDNN's product only as an operator for inference. Here it gets a gradient, three products of the same kind:
+torch multiplies float32 matrices through MKL, which reaches less of some processors than oneDNN does and no more of
+others; but it has oneDNN's product only as an operator for inference. Here it gets a gradient, three products of the
+same kind:
 
     y = x Wᵀ + b        ∂x = ∂y W        ∂W = ∂yᵀ x
+
+Which of them is faster is not measured: on a busy machine the choice would fall one way in one process and the other in
+the next, and a resumed run would end with other bits.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear
-
-SLOWER = 1.1
-"""How much slower oneDNN must be measured to be left alone. It is preferred where both are as fast: a choice between
-equals would fall one way in one process and the other in the next, and the last bits of a resumed run with it."""
-
-_ROWS, _REPEATS = 512, 7
 
 
 def onednn_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -43,9 +38,7 @@ def rounded_linear(x: Tensor, weight: Tensor, bias: Tensor | None, narrow: Tenso
 
 
 def product(x: Tensor, weight: Tensor) -> Tensor:
-    """x Wᵀ without a gradient, [n, i], [o, i] → [n, o]: by oneDNN wherever it can, without a measurement, so that the
-    same machine always gives the same bits. It is faster than MKL on some processors and as fast on others.
-    """
+    """x Wᵀ without a gradient, [n, i], [o, i] → [n, o]: by oneDNN wherever it can."""
     if runs_on_onednn(x, weight) and has_onednn():
         return _product(x, weight, None)
     return torch.mm(x, weight.t())
@@ -65,27 +58,6 @@ def has_onednn() -> bool:
     """Whether this torch was built with it."""
     available: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     return available and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-
-
-@cache
-def onednn_is_fast(inputs: int, outputs: int) -> bool:
-    """Whether a linear layer of this size is no slower through oneDNN here. Measured once a process, in turns, and for
-    the shortest time of each, so that other programs do not decide it.
-    """
-    if not has_onednn():
-        return False
-    generator = torch.Generator().manual_seed(0)
-    x, weight = (torch.randn(size, inputs, generator=generator) for size in (_ROWS, outputs))
-    ways: tuple[Callable[..., Tensor], ...] = (linear, _product)
-    seconds: tuple[list[float], ...] = ([], [])
-    with torch.inference_mode(), torch.autocast("cpu", enabled=False):
-        for _ in range(_REPEATS):
-            for way, times in zip(ways, seconds, strict=True):
-                start = time.perf_counter()
-                way(x, weight, None)
-                times.append(time.perf_counter() - start)
-    torch_seconds, onednn_seconds = map(min, seconds)
-    return onednn_seconds < SLOWER * torch_seconds
 
 
 class _Linear(torch.autograd.Function):

@@ -133,6 +133,8 @@ def bag_sums(weights: Tensor, indices: Tensor, table: Tensor, starts: Tensor | N
         from lightning_modules.functional.kernels import bags
 
         return bags.bag_sums(weights, indices, table, starts)
+    if compiled_kernels_run_on(weights, indices, table):
+        return native.bag_sums(weights, indices, table, starts)
     return embedding_bag(indices, table, starts, per_sample_weights=weights, mode="sum")
 
 
@@ -144,6 +146,8 @@ def gathered_dot(rows: Tensor, table: Tensor, indices: Tensor, starts: Tensor | 
         from lightning_modules.functional.kernels import bags
 
         return bags.gathered_dot(rows, table, indices, None if starts is None else _rows_of(starts, len(indices)))
+    if compiled_kernels_run_on(rows, table, indices):
+        return native.gathered_dot(rows, table, indices, starts)
     if rows.device.type == "cpu" and rows.dtype == table.dtype and rows.dtype in (torch.float32, torch.float64):
         return _sampled(rows, table, indices, starts)
     with torch.enable_grad():

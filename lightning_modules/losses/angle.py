@@ -7,7 +7,7 @@ from torch import Tensor
 
 from lightning_modules.functional import order_loss, unit
 from lightning_modules.losses.base import ContrastiveLoss, EmbeddedBatch
-from lightning_modules.losses.scores import scores_of
+from lightning_modules.losses.scores import of_all_ranks, scores_of
 from run_store import UserError
 
 
@@ -23,11 +23,13 @@ class AnglE(ContrastiveLoss):
 
     Args:
         temperature: τ.
+        gather_pairs: whether the pairs of all processes are compared, or those of each process alone.
     """
 
-    def __init__(self, temperature: PositiveFloat = 0.05) -> None:
+    def __init__(self, temperature: PositiveFloat = 0.05, gather_pairs: bool = True) -> None:
         super().__init__()
         self.temperature = float(temperature)
+        self.gather_pairs = gather_pairs
 
     def of(self, batch: EmbeddedBatch) -> Tensor:
         scores = scores_of(batch, self, teacher=False)
@@ -38,4 +40,7 @@ class AnglE(ContrastiveLoss):
         a, b = texts[batch.anchors].chunk(2, dim=1)
         c, d = texts[batch.positives].chunk(2, dim=1)
         real, imaginary = a * c + b * d, b * c - a * d
-        return order_loss((real + imaginary).sum(dim=1).abs(), scores, self.temperature)
+        similarities = (real + imaginary).sum(dim=1).abs()
+        if self.gather_pairs:
+            similarities, scores = of_all_ranks(similarities, scores)
+        return order_loss(similarities, scores, self.temperature)

@@ -1,7 +1,8 @@
 """Triplet loss with semi-hard mining (Schroff et al. 2015, "FaceNet", arXiv 1503.03832) or batch-hard mining (Hermans
 et al. 2017, "In Defense of the Triplet Loss", arXiv 1703.07737).
 
-Shapes: b examples, n negatives of the one that has most, m different documents of the batch, d width.
+Shapes: b examples of this rank, n negatives of the one of all ranks that has most, m different documents of all ranks,
+d width.
 """
 
 from __future__ import annotations
@@ -28,12 +29,15 @@ class Triplet(ContrastiveLoss):
     of the same anchor in whatever example, or the anchor itself, is no negative; an example without negatives counts as
     0.
 
+    The batch is that of all processes, and the gradient after DDP's averaging that of the mean over all their examples.
+
     Args:
         margin: how much farther than the positive a negative has to be.
         distance: `cosine`, 1 − cos(a, x), or `euclidean`, ‖a − x‖.
         mining: `given`: the negatives are the example's own. `batch_hard`: one, the nearest document of the batch.
             `semi_hard`: one, the nearest document of the batch that is farther than the positive, or where none is, the
             farthest.
+        gather_negatives: whether the documents of all processes are the batch's, or those of each process alone.
     """
 
     def __init__(
@@ -41,11 +45,13 @@ class Triplet(ContrastiveLoss):
         margin: PositiveFloat = 0.2,
         distance: Literal["cosine", "euclidean"] = "cosine",
         mining: Literal["given", "batch_hard", "semi_hard"] = "given",
+        gather_negatives: bool = True,
     ) -> None:
         super().__init__()
         self.margin = float(margin)
         self.distance = distance
         self.mining = mining
+        self.gather_negatives = gather_negatives
 
     def check_settings(self) -> None:
         super().check_settings()
@@ -56,8 +62,8 @@ class Triplet(ContrastiveLoss):
             )
 
     def of(self, batch: EmbeddedBatch) -> Tensor:
-        pool = Pool.of(batch, across_ranks=False)
-        texts = unit(batch.texts)
+        pool = Pool.of(batch, self.gather_negatives)
+        texts = unit(pool.batch.texts)
         documents = texts[pool.documents]
         anchors, positives = texts[pool.anchors], texts[pool.positives]
         negatives, is_one = self._negatives(pool, anchors.detach(), positives.detach(), documents.detach())
@@ -69,8 +75,9 @@ class Triplet(ContrastiveLoss):
         """Which documents are the rows' negatives, and whether they are any: int64 and bool, [b, n] or [b, 1]."""
         never = pool.never_documents()
         if self.mining == "given":
-            there = pool.negatives < len(documents)
-            negatives = pool.negatives.masked_fill(~there, 0)
+            given = pool.negatives[pool.rows]
+            there = given < len(documents)
+            negatives = given.masked_fill(~there, 0)
             return negatives, there & ~never.gather(1, negatives)
         if not len(anchors):
             return never.new_zeros(0, 1, dtype=torch.int64), never.new_zeros(0, 1)

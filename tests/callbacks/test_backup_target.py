@@ -5,11 +5,9 @@ from __future__ import annotations
 from itertools import count
 from pathlib import Path
 
-import fsspec
 import pytest
 
-from callbacks.backup_target import BackupTarget, check_url, shown
-from run_store import UserError
+from callbacks.backup_target import BackupTarget
 from run_store.checkpoints import add_metrics
 from tests.callbacks.backed_up import Unreliable, fetched, new_run, save, whole_ones
 
@@ -110,16 +108,3 @@ def test_a_drive_that_is_not_mounted_is_not_made(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="is its drive mounted"):
         BackupTarget(f"file://{tmp_path}/drive/runs", "run")
     assert not (tmp_path / "drive").exists()
-
-
-def test_a_protocol_that_nothing_speaks_is_one_sentence() -> None:
-    with pytest.raises(UserError, match=r"^run\.backup nothing://there cannot be written to \(.*\): choose"):
-        check_url("nothing://there")
-    check_url("memory://there")
-    check_url("relative/folder")
-
-
-def test_passwords_are_not_shown() -> None:
-    assert shown("ftp://me:secret@host/a@b") == "ftp://host/a@b"
-    assert shown("s3://bucket/runs") == "s3://bucket/runs"
-    assert fsspec.utils.get_protocol(shown("ftp://me:secret@host")) == "ftp"

@@ -9,8 +9,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from backbones import load_tokenizer
 from callbacks import FeatureStatistics
-from callbacks.feature_statistics import StrongestPlaces, marked_snippet
+from callbacks.watched_latents import WatchedLatents, marked_snippet, varied
 from lightning_modules.autoencoders import AbsTopK, TopK
+from lightning_modules.functional import DenseCodes
 from lightning_modules.members import Member
 from lightning_modules.sparse_autoencoding import SparseAutoencoding
 
@@ -62,7 +63,7 @@ def test_the_page_holds_the_strongest_places_of_living_latents(data, tmp_path):
         num_sanity_val_steps=1,
     ).fit(model, data)
 
-    events = EventAccumulator(logger.log_dir).Reload()
+    events = EventAccumulator(logger.log_dir, size_guidance={"histograms": 0}).Reload()
     assert len(events.Tensors("latents/text_summary")) == 2
     page = events.Tensors("latents/text_summary")[-1].tensor_proto.string_val[0].decode()
     codes = torch.cat([model(batch.activations[0])[0].dense() for batch in data.val_dataloader()]).detach()
@@ -72,6 +73,14 @@ def test_the_page_holds_the_strongest_places_of_living_latents(data, tmp_path):
     assert set(shown) == set(codes.amax(dim=0).nonzero().flatten().tolist())
     for latent, value in shown.items():
         assert value == pytest.approx(float(codes[:, latent].max()), abs=0.051)
+        counted = events.Histograms(f"activations/latent {latent}")
+        assert len(counted) == 2, "one after each epoch"
+        counted = counted[-1].histogram_value
+        values = codes[:, latent][codes[:, latent] > 0]
+        assert (counted.num, counted.max) == (len(values), float(values.max()))
+        assert counted.sum == pytest.approx(float(values.double().sum()))
+        for low, high, count in zip([0, *counted.bucket_limit], counted.bucket_limit, counted.bucket, strict=False):
+            assert count == int(((values >= low) & (values < high)).sum())
 
 
 def test_each_member_of_a_sweep_has_a_page_and_a_histogram(data, tmp_path):
@@ -88,7 +97,8 @@ def test_each_member_of_a_sweep_has_a_page_and_a_histogram(data, tmp_path):
         num_sanity_val_steps=0,
     ).fit(model, data)
     events = EventAccumulator(logger.log_dir).Reload()
-    assert set(events.Tags()["distributions"]) == {f"{name}/firing density (log10)" for name in chosen}
+    of_all = {name for name in events.Tags()["distributions"] if "activations/" not in name}
+    assert of_all == {f"{name}/firing density (log10)" for name in chosen}
     batches = [batch.activations[0] for batch in data.val_dataloader()]
     for name, member in model.members.by_name.items():
         page = events.Tensors(f"{name}/latents/text_summary")[-1].tensor_proto.string_val[0].decode()
@@ -125,12 +135,34 @@ def test_latents_with_a_sign_show_their_largest_magnitudes_of_either_sign(data, 
         assert value == pytest.approx(float(largest[latent]), abs=0.051)
 
 
-def test_one_place_a_document_comes_first(data, tmp_path):
+def test_a_latent_gets_its_label_from_the_rows_that_passed_by(data, tokenizer):
     data.setup("fit")
-    places = StrongestPlaces(torch.tensor([0]), snippets=3, context=12)
-    same_document, other = [0, 1, 2, 3], 60  # documents of the store have 50 rows
-    places.values = torch.tensor([[5.0, 4.0, 3.0, 2.0, 1.0]])
-    places.rows = torch.tensor([[*same_document, other]])
-    assert places.varied(0, data) == [(5.0, 0), (1.0, other), (4.0, 1)]
-    places.values = torch.tensor([[-5.0, 4.0, 3.0, 2.0, -1.0]])
-    assert places.varied(0, data) == [(-5.0, 0), (-1.0, other), (4.0, 1)]
+    dense = torch.zeros(2000, 9)
+    # tokens of the store come round every 500 rows
+    dense[7::500, 4] = 2.0
+    dense[107::500, 8] = torch.tensor([-1.0, 3.0, 1.0, 1.0])
+    dense[:, 2] = 1.0
+    watched = WatchedLatents(torch.tensor([2, 3, 4, 8]), 2, 3, data)
+    for rows in torch.arange(2000).split(300):
+        watched.update(DenseCodes(dense[rows]), rows)
+    told = watched.told()
+    assert [told.watched.latents[place] for place in told.alive()] == [8, 4, 2]
+    page = told.page((dense != 0).float().mean(dim=0))
+    parts = page.split("### latent ")
+    named = {int(part.split(",")[0]): part for part in parts[1:]}
+    for latent, token in ((4, 1007), (8, 1107)):
+        text = visible(tokenizer.decode([token]))
+        assert f"Automatic label, 100% of its activation: **{text}**" in visible_label(named[latent])
+    assert "Automatic label" not in named[2]
+    assert "## Dense latents" in parts[2]
+
+
+def visible_label(part):
+    label = next(line for line in part.splitlines() if line.startswith("Automatic label"))
+    return html.unescape(label)
+
+
+def test_one_place_a_document_comes_first():
+    assert varied([7, 7, 7, 7, 9], 3) == [0, 4, 1]
+    assert varied([9, 7], 3) == [0, 1]
+    assert varied([], 3) == []

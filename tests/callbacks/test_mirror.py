@@ -134,7 +134,7 @@ def test_another_run_of_the_same_name_and_number_keeps_its_place(tmp_path: Path)
     assert json.loads((back / "metadata.json").read_text())["id"] == first.id
     beside = back.with_name(f"v1-{second.id[:8]}")
     assert json.loads((beside / "metadata.json").read_text())["id"] == second.id
-    assert opened(first.folder, "memory://shared").folder.endswith("/v1")
+    assert opened(first.folder, "memory://shared").folder.inside.endswith("/v1")
 
 
 def test_a_checkpoint_that_goes_while_it_is_copied_is_no_failure(tmp_path: Path) -> None:

@@ -1,14 +1,15 @@
-import json
 import random
 
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import LightningModule, Trainer, seed_everything
+from lightning.pytorch import Trainer, seed_everything
 from torch.utils.data import DataLoader, Dataset
 
 from callbacks import AtomicCheckpointIO, RandomStates, SaveCheckpoints
 from callbacks.random_states import collect, restore
+from lightning_modules.folder_checkpoints import LoadsFolders
+from tests.distributed.ranks import ddp, on_ranks
 
 STEPS_OF_AN_EPOCH = 6
 
@@ -21,7 +22,7 @@ class Numbers(Dataset):
         return torch.tensor([float(index)])
 
 
-class Drawing(LightningModule):
+class Drawing(LoadsFolders):
     """Draws from every generator at every step, and keeps what came."""
 
     def __init__(self):
@@ -42,16 +43,17 @@ class Drawing(LightningModule):
         return DataLoader(Numbers(), batch_size=1)
 
 
-def train(folder, resume=None):
+def train(folder, resume=None, **settings):
     seed_everything(3)
     model = Drawing()
     trainer = Trainer(
-        max_epochs=3,
+        **settings,
         accelerator="cpu",
         logger=False,
         default_root_dir=folder,
         enable_progress_bar=False,
         enable_model_summary=False,
+        use_distributed_sampler=False,  # an epoch is as long on any number of ranks
         plugins=[AtomicCheckpointIO()],
         callbacks=[RandomStates(), SaveCheckpoints(every_n_steps=1)],
     )
@@ -59,50 +61,35 @@ def train(folder, resume=None):
     return model.drawn
 
 
+@pytest.mark.parametrize("length", [{"max_epochs": 3}, {"max_steps": 3 * STEPS_OF_AN_EPOCH}], ids=["epochs", "steps"])
 @pytest.mark.parametrize("step", [1, 4, STEPS_OF_AN_EPOCH, STEPS_OF_AN_EPOCH + 2, 2 * STEPS_OF_AN_EPOCH])
-def test_a_resumed_run_draws_what_the_straight_one_drew(tmp_path, step):
-    straight = train(tmp_path / "straight")
-    resumed = train(tmp_path / "resumed", tmp_path / "straight" / "checkpoints" / f"step-{step:08d}")
+def test_a_resumed_run_draws_what_the_straight_one_drew(tmp_path, step, length):
+    straight = train(tmp_path / "straight", **length)
+    resumed = train(tmp_path / "resumed", tmp_path / "straight" / "checkpoints" / f"step-{step:08d}", **length)
     assert resumed == {number: drawn for number, drawn in straight.items() if number >= step}
 
 
-class OnEveryRank(Drawing):
-    """Begins with other numbers on every rank, and leaves what it drew in a file a rank."""
-
-    def __init__(self, folder, resumed):
-        super().__init__()
-        self.folder, self.resumed = folder, resumed
-
-    def on_train_start(self):
-        if not self.resumed:
-            seed_everything(3 + self.global_rank)
-
-    def on_train_end(self):
-        (self.folder / f"{self.global_rank}.json").write_text(json.dumps(self.drawn))
-
-
-def train_two(folder, max_steps, resume=None):
-    Trainer(
-        max_steps=max_steps,
-        accelerator="cpu",
-        devices=2,
-        strategy="ddp_fork",
-        logger=False,
-        default_root_dir=folder,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        plugins=[AtomicCheckpointIO()],
-        callbacks=[RandomStates(), SaveCheckpoints(every_n_steps=2)],
-    ).fit(OnEveryRank(folder, resume is not None), ckpt_path=resume)
-    return [json.loads((folder / f"{rank}.json").read_text()) for rank in (0, 1)]
-
-
 @pytest.mark.slow
-def test_every_rank_goes_on_with_its_own_numbers(tmp_path):
-    straight = train_two(tmp_path, 5)
-    resumed = train_two(tmp_path, 5, tmp_path / "checkpoints" / "step-00000002")
-    assert straight[0]["2"] != straight[1]["2"]
-    assert resumed == [{step: drawn for step, drawn in one.items() if int(step) >= 2} for one in straight]
+def test_every_rank_draws_its_own_numbers_and_goes_on_with_them_also_among_others(tmp_path):
+    def on_many(ranks, name, resume=None):
+        def work(_):
+            several = {"strategy": ddp(), "devices": ranks} if ranks > 1 else {}
+            return train(tmp_path / name, resume, max_steps=5, **several)
+
+        return on_ranks(work, ranks)
+
+    straight, alone = on_many(2, "straight"), on_many(1, "alone")
+    saved = tmp_path / "straight" / "checkpoints" / "step-00000002"
+    resumed, fewer, more, again = (on_many(r, f"on-{n}", saved) for n, r in enumerate((2, 1, 4, 4)))
+    late = [{step: drawn for step, drawn in rank.items() if step >= 2} for rank in straight]
+    assert straight[0] == alone[0]
+    assert resumed == late
+    assert fewer == late[:1]
+    assert more[:2] == late
+    assert more == again, "a function of checkpoint and rank"
+    for ranks in (straight, more):
+        drawn = [numbers for rank in ranks for step in rank.values() for numbers in step]
+        assert len({*drawn}) == len(drawn)
 
 
 def test_the_state_survives_a_checkpoint_that_holds_plain_values_alone(tmp_path):

@@ -14,6 +14,7 @@ import yaml
 from cli import main
 from run_store.record import read_record
 from tests.cli.jobs import ROOT
+from tests.exports.hub_server import OWNER
 
 JOB = {
     "run": {"name": "tiny", "identity": {"code": False}},
@@ -130,6 +131,37 @@ def test_the_best_checkpoint_is_by_its_own_metrics(run, tmp_path, capsys):
     assert str(folders[0]) in capsys.readouterr().out
     assert exported(run, tmp_path / "none", "saelens", "--checkpoint", "best") == 2
     assert "has a value of val/fvu" in capsys.readouterr().err
+
+
+def test_an_export_is_pushed_and_stays(run, tmp_path, capsys, hub):
+    push = ["--push-to-hub", f"{OWNER}/sae", "--private", "--revision", "k3"]
+    assert exported(run, tmp_path / "files", "saelens", *push) == 0
+    assert f"pushed to {hub.url}/{OWNER}/sae/tree/k3" in capsys.readouterr().out
+    ((_, pushed),) = hub.commits[f"{OWNER}/sae@k3"]
+    assert pushed == {path.name: path.read_bytes() for path in (tmp_path / "files").iterdir()}
+    assert {"README.md", "cfg.json", "sae_weights.safetensors", "lineage.json"} == set(pushed)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--push-to-hub", "sae"], "does not say whose repository it is: use OWNER/sae"),
+        (["--private"], "private is about a repository: name it by push_to_hub"),
+        (["--revision", "x"], "revision is about a repository: name it by push_to_hub"),
+    ],
+)
+def test_what_cannot_be_pushed_is_told_before_anything_is_written(run, tmp_path, capsys, hub, more, message):
+    assert exported(run, tmp_path / "files", "saelens", *more) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+    assert not (tmp_path / "files").exists()
+
+
+def test_a_push_that_fails_leaves_the_export(run, tmp_path, capsys, hub):
+    assert exported(run, tmp_path / "files", "saelens", "--push-to-hub", "others/sae") == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert "could not be pushed to others/sae: the token may not write there" in line
+    assert (tmp_path / "files" / "cfg.json").is_file()
 
 
 def test_an_incomplete_run_is_refused_naming_what_is_missing(run, tmp_path, capsys):

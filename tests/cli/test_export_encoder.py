@@ -14,6 +14,7 @@ from cli import main
 from exports import find_trained, load_encoder
 from run_store.record import read_record
 from tests.exports.encoders import TEXTS, ours, save_qwen
+from tests.exports.hub_server import OWNER
 
 PROMPTS = {"anchor": "find: ", "positive": "code: "}
 
@@ -109,6 +110,18 @@ def test_the_card_tells_data_loss_and_scores_before_and_after(run, tmp_path):
     for text in (*data, "rows.jsonl", "| class | InfoNCE |", record.id):
         assert text in card
     assert "lr: 0.01" in card
+
+
+def test_it_is_pushed_with_a_card_that_hubs_can_file(run, tmp_path, capsys, hub):
+    push = ["--push-to-hub", f"{OWNER}/embedder"]
+    assert exported(run, tmp_path / "files", "--format", "sentence-transformers", *push) == 0
+    assert f"pushed to {hub.url}/{OWNER}/embedder\n" in capsys.readouterr().out
+    ((_, pushed),) = hub.commits[f"{OWNER}/embedder@main"]
+    assert "1_Pooling/config.json" in pushed
+    head = yaml.safe_load(pushed["README.md"].decode().split("---")[1])
+    assert head["library_name"] == "sentence-transformers"
+    assert head["pipeline_tag"] == "sentence-similarity"
+    assert "base_model" not in head, "it is a folder of this machine"
 
 
 @pytest.mark.slow

@@ -133,3 +133,30 @@ def test_two_processes_write_the_rows_of_one_even_when_one_of_them_dies(tmp_path
         assert torch.equal(mine, yours)
     assert one.document_names == two.document_names
     assert one.manifest.source == two.manifest.source
+
+
+@pytest.mark.parametrize("killed", [0, 1])
+def test_two_processes_that_share_a_url_alone_go_on_after_one_of_them_dies(tmp_path, config, whole, killed):
+    """Each has a workshop of its own; a file URL stands for any."""
+    url, folder = f"file://{tmp_path}/bucket/store", tmp_path / "bucket" / "store"
+    process = start(config, url, 2)
+    part = f"{killed + 1}of2"
+    wait_for(process, lambda: (folder / f"unfinished-{part}.json").exists())
+    wait_for(process, lambda: len(list(folder.glob(f"shard-{part}-*"))) > 4)
+    os.kill(sorted(children(process))[killed], signal.SIGKILL)
+    code, _ = finish(process)
+    assert code != 0
+    assert not is_store(url)
+
+    code, output = finish(start(config, url))
+    assert code == 2
+    assert "processes is 2 there and 1 here" in output
+
+    code, output = finish(start(config, url, 2))
+    assert code == 0, output
+    assert "Going on with the activation store" in output
+    assert not [name for name in contents(folder) if name.startswith((".", "unfinished"))]
+    one, two = ActivationStore(whole), ActivationStore(folder)
+    everything = torch.arange(one.rows)
+    assert torch.equal(one.read(everything)[0], two.read(everything)[0])
+    assert one.document_names == two.document_names

@@ -14,6 +14,7 @@ from cli import main
 from lightning_modules.sparse_autoencoding import SparseAutoencoding
 from run_store.completion import completion_of
 from run_store.record import read_record
+from tests.exports.hub_server import OWNER
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 JOB = {
@@ -110,6 +111,20 @@ def test_a_member_is_exported_under_its_own_figures_and_the_sweep_a_folder_a_mem
     assert sorted(path.name for path in (tmp_path / "all").iterdir()) == ["k3", "k5", "relu"]
     settings = json.loads((tmp_path / "all" / "k3" / "autoencoder.json").read_text())["model"]
     assert settings["autoencoder"]["init_args"]["k"] == 3, "that of the model"
+
+
+def test_a_sweep_becomes_one_repository_with_a_card_of_all(finished, tmp_path, capsys, hub):
+    (tmp_path / "filled").mkdir()
+    (tmp_path / "filled" / "diary.txt").touch()
+    push = ["--push-to-hub", f"{OWNER}/sweep"]
+    assert exported(finished, tmp_path / "filled", *push) == 2
+    assert "all of it would be pushed: choose another folder" in capsys.readouterr().err
+    assert exported(finished, tmp_path / "all", *push) == 0
+    ((_, pushed),) = hub.commits[f"{OWNER}/sweep@main"]
+    assert {name.partition("/")[0] for name in pushed} == {"README.md", "k3", "k5", "relu"}
+    card = pushed["README.md"].decode()
+    assert yaml.safe_load(card.split("---")[1])["library_name"] == "fulgurite"
+    assert f"| [k5](k5/README.md) | {read_record(finished).metrics['k5/val/fvu']:.6g} |" in card
 
 
 def test_an_exported_member_is_imported_and_measures_the_same(configs, finished, tmp_path, capsys):

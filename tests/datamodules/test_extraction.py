@@ -260,20 +260,21 @@ def test_what_was_left_out_is_told_over_all_lives(tmp_path, make, caplog):
 
 
 class Conversation:
-    """What rank 0 says, heard by processes that are threads here; tests/cli has real ones."""
+    """What processes say to each other that are threads here; tests/cli has real ones."""
 
     def __init__(self, count):
         self.barrier = threading.Barrier(count, timeout=60)
-        self.said = None
+        self.said = [None] * count
 
-    def broadcast_as(self, rank):
-        def broadcast(value):
-            if rank == 0:
-                self.said = value
+    def processes(self, rank):
+        def gather(value):
+            self.said[rank] = value
             self.barrier.wait()
-            return self.said
+            heard = list(self.said)
+            self.barrier.wait()
+            return heard
 
-        return broadcast
+        return Processes(rank, len(self.said), lambda value: gather(value)[0], gather)
 
 
 def extract_together(folder, make, count, stop=None):
@@ -282,8 +283,7 @@ def extract_together(folder, make, count, stop=None):
 
     def extract(rank):
         extractor, text = make()
-        processes = Processes(rank, count, conversation.broadcast_as(rank))
-        with Extraction(extractor, text, folder, SHARD_BYTES, processes) as extraction:
+        with Extraction(extractor, text, folder, SHARD_BYTES, conversation.processes(rank)) as extraction:
             end = (
                 extraction.stop_window if stop is None else min(extraction.stop_window, extraction.first_window + stop)
             )
@@ -319,7 +319,7 @@ def test_a_refusal_reaches_every_process(tmp_path, make):
 
     def refused(rank):
         with pytest.raises(UserError, match="already holds an activation store"):
-            Extraction(*make(), tmp_path, SHARD_BYTES, Processes(rank, 2, conversation.broadcast_as(rank)))
+            Extraction(*make(), tmp_path, SHARD_BYTES, conversation.processes(rank))
         return True
 
     with ThreadPoolExecutor(2) as pool:

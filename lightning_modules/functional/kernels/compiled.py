@@ -14,6 +14,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
@@ -47,7 +48,13 @@ def library() -> ctypes.CDLL | None:
         return None
     try:
         return _loaded(compiler)
-    except (OSError, subprocess.SubprocessError):
+    except (OSError, subprocess.SubprocessError) as error:
+        told = getattr(error, "stderr", None) or str(error).encode()
+        warnings.warn(
+            f"the C kernels could not be compiled by {compiler[0]}, so slower functions take their place, whose last "
+            f"bits differ; mend that compiler, or name another in CC: {told.decode(errors='replace').strip()}",
+            stacklevel=2,
+        )
         return None
 
 
@@ -119,18 +126,17 @@ def pointer(tensor: Tensor | None) -> ctypes.c_void_p:
     return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
 
 
-def in_threads(work: Callable[[int, int], object], size: int, least: int = 1) -> None:
+def in_threads(work: Callable[[int, int], object], size: int) -> None:
     """work(begin, end) for parts that make up [0, size), in as many threads as torch uses.
 
     Args:
         work: calls a kernel, which runs without Python's lock.
         size: of all of it.
-        least: what a part has at least, but for the last.
 
     Raises:
         MemoryError: a kernel could not allocate what it needs, and has returned 0 for success.
     """
-    threads = max(1, min(torch.get_num_threads(), size // max(1, least)))
+    threads = max(1, min(torch.get_num_threads(), size))
     bounds = [size * part // threads for part in range(threads + 1)]
     parts = list(itertools.pairwise(bounds))
     pool = _pool(os.getpid(), threads - 1) if threads > 1 else None

@@ -6,6 +6,7 @@
    does not depend on how the parts are cut. Values are compared as integers: floats of 0 and more keep their order as
    such, those below 0 come after them in no order, and what is not a number comes first. */
 
+#include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -45,6 +46,67 @@ static inline float dot(const float *restrict a, const float *restrict b, int64_
 static inline void add_scaled(float *restrict to, const float *restrict row, float factor, int64_t d) {
 #pragma omp simd
     for (int64_t i = 0; i < d; i++) to[i] += factor * row[i];
+}
+
+/* The dot products of x with four rows at a time: one would wait for itself at every addition. */
+static inline void four_dots(const float *restrict x, const float *const *rows, int64_t d, float *dots) {
+    const float *a = rows[0], *b = rows[1], *c = rows[2], *e = rows[3];
+    float first = 0, second = 0, third = 0, fourth = 0;
+#pragma omp simd reduction(+ : first, second, third, fourth)
+    for (int64_t i = 0; i < d; i++) {
+        first += x[i] * a[i];
+        second += x[i] * b[i];
+        third += x[i] * c[i];
+        fourth += x[i] * e[i];
+    }
+    dots[0] = first, dots[1] = second, dots[2] = third, dots[3] = fourth;
+}
+
+/* Four rows added one after the other, as `add_scaled` would, with one pass over what they are added to. */
+static inline void add_four(float *restrict to, const float *const *rows, const float *factors, int64_t d) {
+    const float *a = rows[0], *b = rows[1], *c = rows[2], *e = rows[3];
+    float first = factors[0], second = factors[1], third = factors[2], fourth = factors[3];
+#pragma omp simd
+    for (int64_t i = 0; i < d; i++) {
+        float sum = to[i];
+        sum += first * a[i];
+        sum += second * b[i];
+        sum += third * c[i];
+        sum += fourth * e[i];
+        to[i] = sum;
+    }
+}
+
+/* dots[i] = x · table[indices[i]] for i < n; of the `known` indices those to come are asked for ahead. */
+static void gather_dots(const float *x, const float *table, const int64_t *indices, int64_t n, int64_t known, int64_t d,
+                        float *dots) {
+    int64_t i = 0;
+    for (; i + 4 <= n; i += 4) {
+        const float *rows[4];
+        for (int64_t j = 0; j < 4; j++) {
+            rows[j] = table + indices[i + j] * d;
+            if (i + j + AHEAD < known) prefetch_row(table + indices[i + j + AHEAD] * d, d);
+        }
+        four_dots(x, rows, d, dots + i);
+    }
+    for (; i < n; i++) dots[i] = dot(x, table + indices[i] * d, d);
+}
+
+/* to += Σ_i sign · factors[i] · table[indices[i]] for i < n. */
+static void add_gathered(float *to, const float *table, const int64_t *indices, const float *factors, float sign,
+                         int64_t n, int64_t known, int64_t d) {
+    int64_t i = 0;
+    for (; i + 4 <= n; i += 4) {
+        const float *rows[4];
+        float scaled[4];
+        for (int64_t j = 0; j < 4; j++) {
+            rows[j] = table + indices[i + j] * d;
+            scaled[j] = sign * factors[i + j];
+            if (i + j + AHEAD < known) prefetch_row(table + indices[i + j + AHEAD] * d, d);
+        }
+        add_four(to, rows, scaled, d);
+    }
+    for (; i < n; i++) add_scaled(to, table + indices[i] * d, sign * factors[i], d);
 }
 
 /* ---- selection */
@@ -193,34 +255,38 @@ int screened(const uint16_t *coarse, const float *coarse_bias, const float *x, c
     Scratch scratch;
     int32_t *kept = malloc(2 * c * sizeof *kept);
     float *exact = malloc(c * sizeof *exact);
-    int made = kept && exact && make_scratch(&scratch, s);
+    int64_t *candidates = malloc(c * sizeof *candidates);
+    int made = kept && exact && candidates && make_scratch(&scratch, s);
     for (int64_t r = begin; made && r < end; r++) {
         const uint16_t *row = coarse + r * s;
         int32_t *restrict keys = scratch.keys;
 #pragma omp simd
         for (int64_t i = 0; i < s; i++) keys[i] = key_of(float_of((uint32_t)row[i] << 16) + coarse_bias[i]);
         select_latents(&scratch, s, c);
-        const int32_t *latents = scratch.places;
-        for (int64_t i = 0; i < smaller(AHEAD, c); i++) prefetch_row(weight + latents[i] * d, d);
         for (int64_t i = 0; i < c; i++) {
-            if (i + AHEAD < c) prefetch_row(weight + latents[i + AHEAD] * d, d);
-            exact[i] = dot(x + r * d, weight + latents[i] * d, d) + bias[latents[i]];
+            candidates[i] = scratch.places[i];
+            if (i < AHEAD) prefetch_row(weight + candidates[i] * d, d);
+        }
+        gather_dots(x + r * d, weight, candidates, c, c, d, exact);
+        for (int64_t i = 0; i < c; i++) {
+            exact[i] += bias[candidates[i]];
             kept[c + i] = key_of(exact[i]);
         }
         places_of_largest(kept + c, c, k, kept);
         for (int64_t i = 0; i < k; i++) {
             values[r * k + i] = exact[kept[i]];
-            indices[r * k + i] = latents[kept[i]];
+            indices[r * k + i] = candidates[kept[i]];
         }
     }
     if (made) free(scratch.keys);
     free(kept);
     free(exact);
+    free(candidates);
     return made;
 }
 
-/* What of z [b, s] + bias [s] does not stay below the floor, row by row: values, and places r · s + latent, into arrays
-   with room for all of rows [begin, end). Returns how many. */
+/* What of z [b, s] + bias [s] does not stay below the floor, row by row: values, infinite where one is not a number, and
+   places r · s + latent, into arrays with room for all of rows [begin, end). Returns how many. */
 int64_t reaching(const float *z, const float *bias, int64_t s, float floor, float *values, int64_t *places,
                  int64_t begin, int64_t end) {
     int64_t found = 0;
@@ -234,7 +300,7 @@ int64_t reaching(const float *z, const float *bias, int64_t s, float floor, floa
             if (!any) continue;
             for (int64_t i = block; i < stop; i++) {
                 float value = row[i] + bias[i];
-                values[found] = value;
+                values[found] = value != value ? INFINITY : value;
                 places[found] = r * s + i;
                 found += !(value < floor);
             }
@@ -250,6 +316,31 @@ float nth_largest(const float *values, int64_t n, int64_t k) {
 #pragma omp simd reduction(min : least)
     for (int64_t i = 0; i < n; i++) least = keys[i] >= bar && keys[i] < least ? keys[i] : least;
     return float_of((uint32_t)least);
+}
+
+/* ---- entries by row
+
+   Entries of row r are those from starts[r] to starts[r + 1], or, without starts, k of them. */
+
+/* Σ over the entries e of row r of weights[e] · table[indices[e]]: sums [b, d]. */
+void bag_sums(const float *weights, const int64_t *indices, const int64_t *starts, int64_t k, const float *table, int64_t d,
+              float *sums, int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; r++) {
+        int64_t first = starts ? starts[r] : r * k, last = starts ? starts[r + 1] : first + k;
+        int64_t known = (starts ? starts[end] : end * k) - first;
+        memset(sums + r * d, 0, d * sizeof *sums);
+        add_gathered(sums + r * d, table, indices + first, weights + first, 1, last - first, known, d);
+    }
+}
+
+/* rows[r] · table[indices[e]] for the entries e of row r: dots [E]. */
+void row_dots(const float *rows, const int64_t *indices, const int64_t *starts, int64_t k, const float *table, int64_t d,
+              float *dots, int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; r++) {
+        int64_t first = starts ? starts[r] : r * k, last = starts ? starts[r + 1] : first + k;
+        int64_t known = (starts ? starts[end] : end * k) - first;
+        gather_dots(rows + r * d, table, indices + first, last - first, known, d, dots + first);
+    }
 }
 
 /* ---- entries by latent */
@@ -282,22 +373,30 @@ static int64_t latent_from(const int64_t *starts, int64_t s, int64_t entry) {
     return low;
 }
 
-/* Σ over the entries e of latent l of weights[e] · source[row of e], [s, d], for the latents that begin among entries
-   [begin, end) of `order`, so that parts are as long as each other. Rows are named, or an entry's is its number divided
-   by k. */
+/* Σ over the entries e of latent l of weights[e] · source[row of e], added to sums [s, d], for the latents that begin among
+   entries [begin, end) of `order`, so that parts are as long as each other. Rows are named, or an entry's is its number
+   divided by k. */
 void latent_sums(const float *weights, const int64_t *order, const int64_t *starts, const int64_t *rows, int64_t k,
                  const float *source, int64_t s, int64_t d, float *sums, int64_t begin, int64_t end) {
     int64_t last = end == starts[s] ? s : latent_from(starts, s, end);
     for (int64_t l = latent_from(starts, s, begin); l < last; l++) {
         float *sum = sums + l * d;
-        memset(sum, 0, d * sizeof *sum);
-        for (int64_t i = starts[l]; i < starts[l + 1]; i++) {
-            if (i + AHEAD < starts[s]) {
-                int64_t next = order[i + AHEAD];
+        int64_t i = starts[l], stop = starts[l + 1];
+        while (i < stop) {
+            const float *those[4];
+            float factors[4];
+            int64_t some = stop - i < 4 ? 1 : 4;
+            for (int64_t j = 0; j < some; j++) {
+                int64_t e = order[i + j];
+                those[j] = source + (rows ? rows[e] : e / k) * d;
+                factors[j] = weights[e];
+                if (i + j + AHEAD >= starts[s]) continue;
+                int64_t next = order[i + j + AHEAD];
                 prefetch_row(source + (rows ? rows[next] : next / k) * d, d);
             }
-            int64_t e = order[i];
-            add_scaled(sum, source + (rows ? rows[e] : e / k) * d, weights[e], d);
+            if (some == 4) add_four(sum, those, factors, d);
+            else add_scaled(sum, those[0], factors[0], d);
+            i += some;
         }
     }
 }
@@ -332,11 +431,11 @@ void row_errors(const float *x, const float *y, int64_t stride, int64_t d, float
    Σ_p weights[p] · error[p].
 
    Entries of row r are those from starts[r] to starts[r + 1], with values, indices and groups, which ascend within a
-   row. Writes errors [b, n]; grad_values of the entries; grad_target [b, d]; and onwards [b, n, d], half the gradient by
-   what a group adds, less its sign. */
+   row. Writes errors [b, n]; grad_values of the entries; grad_target [b, d]; onwards [b, n, d], half the gradient by
+   what a group adds, less its sign; and bags, which row of onwards each entry belongs to. */
 void nested(const float *values, const int64_t *indices, const int64_t *starts, const int64_t *groups, const float *W_dec,
             const float *target, const float *weights, int64_t n, int64_t d, float *errors, float *grad_values,
-            float *grad_target, float *onwards, int64_t begin, int64_t end) {
+            float *grad_target, float *onwards, int64_t *bags, int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; r++) {
         float *residuals = onwards + r * n * d;
         const float *missed = target + r * d;
@@ -344,10 +443,9 @@ void nested(const float *values, const int64_t *indices, const int64_t *starts, 
         for (int64_t p = 0; p < n; p++) {
             float *residual = residuals + p * d;
             memcpy(residual, missed, d * sizeof *residual);
-            for (; e < starts[r + 1] && groups[e] == p; e++) {
-                if (e + AHEAD < starts[r + 1]) prefetch_row(W_dec + indices[e + AHEAD] * d, d);
-                add_scaled(residual, W_dec + indices[e] * d, -values[e], d);
-            }
+            int64_t first = e;
+            for (; e < starts[r + 1] && groups[e] == p; e++) bags[e] = r * n + p;
+            add_gathered(residual, W_dec, indices + first, values + first, -1, e - first, starts[end] - first, d);
             errors[r * n + p] = weights[p] != 0 ? dot(residual, residual, d) : 0;
             missed = residual;
         }
@@ -357,22 +455,11 @@ void nested(const float *values, const int64_t *indices, const int64_t *starts, 
             float *residual = residuals + p * d;
             add_scaled(later, residual, weights[p], d);
             memcpy(residual, later, d * sizeof *residual);
-            for (; e > starts[r] && groups[e - 1] == p; e--)
-                grad_values[e - 1] = -2 * dot(residual, W_dec + indices[e - 1] * d, d);
+            int64_t last = e;
+            while (e > starts[r] && groups[e - 1] == p) e--;
+            gather_dots(residual, W_dec, indices + e, last - e, last - e, d, grad_values + e);
+            for (int64_t i = e; i < last; i++) grad_values[i] *= -2;
         }
         for (int64_t i = 0; i < d; i++) later[i] *= 2;
-    }
-}
-
-/* Adds −2 · values[e] · onwards[row, group of e] to sums [s, d] at latent indices[e], for all entries of b rows, columns
-   [begin, end). */
-void nested_sums(const float *values, const int64_t *indices, const int64_t *starts, const int64_t *groups,
-                 const float *onwards, int64_t n, int64_t d, int64_t b, float *sums, int64_t begin, int64_t end) {
-    for (int64_t r = 0; r < b; r++) {
-        for (int64_t e = starts[r]; e < starts[r + 1]; e++) {
-            if (e + AHEAD < starts[b]) prefetch_row(sums + indices[e + AHEAD] * d + begin, end - begin);
-            const float *row = onwards + (r * n + groups[e]) * d + begin;
-            add_scaled(sums + indices[e] * d + begin, row, -2 * values[e], end - begin);
-        }
     }
 }

@@ -10,9 +10,6 @@ from torch import Tensor
 
 from lightning_modules.functional.kernels.compiled import in_threads, kernels, pointer
 
-COLUMNS_AT_LEAST = 64
-"""That a thread adds up: parts of rows that are a few cache lines long are not worth one."""
-
 # ---- selection
 
 
@@ -67,7 +64,9 @@ def screened(
 
 
 def reaching(z: Tensor, bias: Tensor, floor: float) -> tuple[Tensor, Tensor]:
-    """What of z [b, s] + bias [s] is not below the floor: values and places [n] int64 in the flattened z, ascending."""
+    """What of z [b, s] + bias [s] is not below the floor: values, infinite where one is not a number, and places [n]
+    int64 in the flattened z, ascending.
+    """
     (rows, latents), bias = z.shape, bias.contiguous()
     # room for all of it, of which only what is written to becomes memory
     values, places = z.new_empty(rows * latents), torch.empty(rows * latents, dtype=torch.int64)
@@ -87,6 +86,39 @@ def nth_largest(values: Tensor, n: int) -> Tensor:
     """The n-th largest of values ≥ 0 [e], a scalar; 1 ≤ n ≤ e."""
     values = values.contiguous()
     return values.new_tensor(kernels().nth_largest(pointer(values), c_int64(len(values)), c_int64(n)))
+
+
+# ---- entries by row
+
+
+def bag_sums(weights: Tensor, indices: Tensor, table: Tensor, starts: Tensor | None) -> Tensor:
+    """Σ_i weights[r, i] · table[indices[r, i]]: [b, k], [b, k] int64, [s, d] → [b, d]; of weights and indices [E] where
+    rows begin at `starts` [b].
+    """
+    weights, indices, table = weights.contiguous(), indices.contiguous(), table.contiguous()
+    bounds = _bounds(indices, starts)
+    sums = table.new_empty(len(indices) if starts is None else len(starts), table.shape[1])
+    given = pointer(weights), pointer(indices), pointer(bounds), c_int64(indices.shape[-1]), pointer(table)
+    made = c_int64(table.shape[1]), pointer(sums)
+    in_threads(lambda begin, end: kernels().bag_sums(*given, *made, c_int64(begin), c_int64(end)), len(sums))
+    return sums
+
+
+def gathered_dot(rows: Tensor, table: Tensor, indices: Tensor, starts: Tensor | None) -> Tensor:
+    """rows[r] · table[indices[r, i]]: [b, d], [s, d], [b, k] int64 → [b, k]; [E] where indices are [E] and rows begin
+    at `starts` [b].
+    """
+    rows, table, indices = rows.contiguous(), table.contiguous(), indices.contiguous()
+    bounds = _bounds(indices, starts)
+    dots = rows.new_empty(indices.shape)
+    given = pointer(rows), pointer(indices), pointer(bounds), c_int64(indices.shape[-1]), pointer(table)
+    made = c_int64(table.shape[1]), pointer(dots)
+    in_threads(lambda begin, end: kernels().row_dots(*given, *made, c_int64(begin), c_int64(end)), len(rows))
+    return dots
+
+
+def _bounds(indices: Tensor, starts: Tensor | None) -> Tensor | None:
+    return None if starts is None else torch.cat([starts, starts.new_tensor([len(indices)])])
 
 
 # ---- entries by latent
@@ -112,7 +144,13 @@ def firing_counts(values: Tensor, indices: Tensor, latents: int) -> Tensor:
 
 
 def latent_sums(
-    weights: Tensor, order: Tensor, starts: Tensor, rows: Tensor | None, entries_a_row: int, source: Tensor
+    weights: Tensor,
+    order: Tensor,
+    starts: Tensor,
+    rows: Tensor | None,
+    entries_a_row: int,
+    source: Tensor,
+    sums: Tensor | None = None,
 ) -> Tensor:
     """Σ over the entries of latent l of weights · source[row], [latents, d], added in their order.
 
@@ -123,9 +161,11 @@ def latent_sums(
         rows: [E] int64; None where every `entries_a_row` entries belong to a row.
         entries_a_row: k.
         source: [b, d].
+        sums: [latents, d] contiguous, what they are added to; zeros by default.
     """
     weights, rows, source = weights.contiguous(), None if rows is None else rows.contiguous(), source.contiguous()
-    sums = source.new_empty(len(starts) - 1, source.shape[1])
+    if sums is None:
+        sums = source.new_zeros(len(starts) - 1, source.shape[1])
     given = pointer(weights), pointer(order), pointer(starts), pointer(rows), c_int64(entries_a_row), pointer(source)
     made = *map(c_int64, sums.shape), pointer(sums)
     in_threads(lambda begin, end: kernels().latent_sums(*given, *made, c_int64(begin), c_int64(end)), len(weights))
@@ -188,20 +228,17 @@ def nested(
         W_dec_grad: [s, d]; that of W_dec is added to it.
     """
     (rows, width), prefixes = target.shape, len(weights)
-    onwards = target.new_empty(rows, prefixes, width)
+    onwards, bags = target.new_empty(rows, prefixes, width), torch.empty_like(indices)
     result = Nested(target.new_empty(rows, prefixes), torch.empty_like(values), torch.empty_like(target))
     entries = pointer(values), pointer(indices), pointer(starts), pointer(groups)
     sizes = c_int64(prefixes), c_int64(width)
 
     def pass_rows(begin: int, end: int) -> None:
         given = *entries, pointer(W_dec), pointer(target), pointer(weights), *sizes
-        made = pointer(result.errors), pointer(result.values), pointer(result.target), pointer(onwards)
-        kernels().nested(*given, *made, c_int64(begin), c_int64(end))
-
-    def add_columns(begin: int, end: int) -> None:
-        given = *entries, pointer(onwards), *sizes, c_int64(rows), pointer(W_dec_grad)
-        kernels().nested_sums(*given, c_int64(begin), c_int64(end))
+        made = pointer(result.errors), pointer(result.values), pointer(result.target)
+        kernels().nested(*given, *made, pointer(onwards), pointer(bags), c_int64(begin), c_int64(end))
 
     in_threads(pass_rows, rows)
-    in_threads(add_columns, width, least=COLUMNS_AT_LEAST)
+    order = by_latent(indices, len(W_dec))
+    latent_sums(-2 * values, *order, bags, 1, onwards.flatten(0, 1), W_dec_grad)
     return result

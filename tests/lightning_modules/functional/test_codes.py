@@ -29,6 +29,8 @@ def test_all_kinds_of_codes_answer_alike():
         assert torch.equal(codes.firing_counts(), dense.firing_counts())
         assert torch.equal(codes.columns(latents), dense.columns(latents))
         torch.testing.assert_close(codes.decode(W_dec), dense.decode(W_dec))
+        fired = [sorted(zip(*(part.tolist() for part in kind.fired()), strict=True)) for kind in (codes, dense)]
+        assert fired[0] == fired[1] == [(0, 4, 2.0), (1, 0, 1.0), (1, 4, 3.0)]
 
 
 def test_what_is_not_zero_of_dense_codes_is_what_a_batch_keeps():

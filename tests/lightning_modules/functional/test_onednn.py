@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn.functional import linear
 
-from lightning_modules.functional.onednn import has_onednn, onednn_is_fast, onednn_linear, runs_on_onednn
+from lightning_modules.functional.onednn import has_onednn, onednn_linear, runs_on_onednn
 
 needs_onednn = pytest.mark.skipif(not has_onednn(), reason="this torch was built without oneDNN")
 
@@ -54,10 +54,3 @@ def test_what_it_cannot_take_it_does_not_get():
     assert not runs_on_onednn(x.to("meta"), weight)
     with torch.autocast("cpu", torch.bfloat16):
         assert not runs_on_onednn(x, weight)
-
-
-def test_a_measurement_is_made_once():
-    assert isinstance(onednn_is_fast(8, 8), bool)
-    before = onednn_is_fast.cache_info().hits
-    onednn_is_fast(8, 8)
-    assert onednn_is_fast.cache_info().hits == before + 1

@@ -63,6 +63,13 @@ def test_code_is_not_loaded_from_a_folder_that_others_may_write_to(tmp_path):
     assert not list(folder.iterdir())
 
 
+def test_a_compiler_that_fails_is_told(monkeypatch, tmp_path):
+    monkeypatch.setenv("CC", "false")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.warns(UserWarning, match="could not be compiled by false"):
+        assert compiled.library.__wrapped__() is None
+
+
 @pytest.mark.parametrize("variables", [{"CC": "no-such-compiler"}, {"CC": "false"}, {"FULGURITE_KERNELS": "off"}])
 def test_without_a_compiler_the_eager_functions_give_the_same(tmp_path, variables):
     ran, computed = answers(tmp_path, **variables)
@@ -82,8 +89,5 @@ def test_parts_cover_everything_and_a_failure_in_any_is_told(monkeypatch):
     parts = []
     compiled.in_threads(lambda begin, end: parts.append((begin, end)), 10)
     assert sorted(parts) == [(0, 3), (3, 6), (6, 10)]
-    parts.clear()
-    compiled.in_threads(lambda begin, end: parts.append((begin, end)), 10, least=8)
-    assert parts == [(0, 10)]
     with pytest.raises(MemoryError):
         compiled.in_threads(lambda begin, end: begin != 3, 10)

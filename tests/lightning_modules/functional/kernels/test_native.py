@@ -79,7 +79,7 @@ def test_what_reaches_a_floor(native, latents):
     values, places = native.reaching(z, bias, 0.5)
     expected = (~((z + bias) < 0.5)).flatten().nonzero().squeeze(1)
     assert torch.equal(places, expected)
-    torch.testing.assert_close(values, (z + bias).flatten()[expected], rtol=0, atol=0, equal_nan=True)
+    assert torch.equal(values, (z + bias).flatten()[expected].nan_to_num(torch.inf))
 
 
 @given(st.lists(st.sampled_from([0.0, 1e-38, 0.5, 0.5, 1.0, 3e38, float("inf")]), min_size=1, max_size=60), st.data())
@@ -88,6 +88,25 @@ def test_the_nth_largest(native, numbers, data):
     n = data.draw(st.integers(1, len(numbers)))
     values = torch.tensor(numbers)
     assert native.nth_largest(values, n) == values.sort(descending=True).values[n - 1]
+
+
+@pytest.mark.parametrize(("rows", "kept", "width"), [(1, 1, 1), (5, 4, 16), (3, 11, 33), (40, 32, 384), (0, 3, 5)])
+@pytest.mark.parametrize("uneven", [False, True])
+def test_bags_and_dot_products(native, rows, kept, width, uneven):
+    table, x = torch.randn(50, width), torch.randn(rows, width)
+    indices, weights = torch.randint(50, (rows, kept)), torch.randn(rows, kept)
+    starts, entry_rows = None, torch.arange(rows).repeat_interleave(kept)
+    if uneven:  # the first half of the rows has nothing, the others have all
+        indices, weights = indices.flatten(), weights.flatten()
+        entry_rows = (entry_rows + rows) // 2
+        starts = torch.searchsorted(entry_rows, torch.arange(rows))
+    atoms = table[indices.flatten()].double()
+    expected = torch.zeros(rows, width).double().index_add_(0, entry_rows, weights.flatten()[:, None] * atoms)
+    torch.testing.assert_close(
+        native.bag_sums(weights, indices, table, starts).double(), expected, rtol=1e-5, atol=1e-5
+    )
+    dots = (x[entry_rows].double() * atoms).sum(dim=1).view(indices.shape)
+    torch.testing.assert_close(native.gathered_dot(x, table, indices, starts).double(), dots, rtol=1e-5, atol=1e-4)
 
 
 @pytest.mark.parametrize(("entries", "latents"), [(0, 3), (1, 1), (1000, 7), (50, 400)])
@@ -160,9 +179,9 @@ def test_nested_errors_and_their_gradients_equal_the_eager_ones_in_float64(made)
         torch.testing.assert_close(ours.double(), exact, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.usefixtures("native")
 @pytest.mark.parametrize("made", [of_hierarchical_topk, of_matryoshka])
-def test_the_number_of_threads_changes_no_bit(native, made, monkeypatch):
-    monkeypatch.setattr(native, "COLUMNS_AT_LEAST", 2)
+def test_the_number_of_threads_changes_no_bit(made, monkeypatch):
     several = {}
     for threads in (1, 2, 5):
         monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)

@@ -129,9 +129,9 @@ def batch_topk() -> Autoencoder:
 def assert_same(one: dict[str, Tensor], other: dict[str, Tensor], tolerance: float = 1e-10) -> None:
     assert one.keys() == other.keys()
     for name, value in one.items():
-        torch.testing.assert_close(
-            other[name], value, rtol=0, atol=tolerance, msg=lambda text, at=name: f"{at}: {text}"
-        )
+        # figures are float32
+        most = max(tolerance, 1e-6) if name.startswith(("train/", "val/")) else tolerance
+        torch.testing.assert_close(other[name], value, rtol=0, atol=most, msg=lambda text, name=name: f"{name}: {text}")
 
 
 @pytest.mark.slow

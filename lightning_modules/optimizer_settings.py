@@ -21,3 +21,26 @@ def check_optimizer(make_optimizer: OptimizerCallable) -> None:
     rate = optimizer.param_groups[0]["lr"]
     if not rate > 0:
         raise UserError(f"model.optimizer.lr is {rate}: it must be above 0")
+
+
+def refuse_beside_a_scaler(precision: object, non_finite: str, members: int) -> None:
+    """Refuses what a precision cannot do whose GradScaler leaves steps out.
+
+    Args:
+        precision: of the Trainer, for messages.
+        non_finite: what is done about a step that is not finite.
+        members: how many autoencoders share the optimiser.
+
+    Raises:
+        UserError: naming both settings.
+    """
+    if non_finite != "stop":
+        raise UserError(
+            f"model.non_finite is {non_finite}, and trainer.precision {precision} leaves "
+            "steps out by its own rule: set trainer.precision to bf16-mixed or model.non_finite to stop"
+        )
+    if members > 1:
+        raise UserError(
+            f"trainer.precision {precision} leaves a step out for all members when one of them needs it, and "
+            "model.members has several: set trainer.precision to bf16-mixed"
+        )

@@ -31,7 +31,7 @@ from lightning_modules.non_finite import (
     stored_badly,
     with_bad_gradient_if_bad,
 )
-from lightning_modules.optimizer_settings import check_optimizer
+from lightning_modules.optimizer_settings import check_optimizer, refuse_beside_a_scaler
 from lightning_modules.predictions import AnswerSettings, Sample
 from lightning_modules.schedules import WarmupDecay
 from lightning_modules.sharding import average_gradients, latents_mesh, sharing_batch, start_alike
@@ -176,7 +176,8 @@ class SparseAutoencoding(LoadsFolders):
         Raises:
             UserError: the sample has a value that is not finite, or two settings exclude each other.
         """
-        self._refuse_beside_a_scaler()
+        if self._scaler is not None:
+            refuse_beside_a_scaler(self.trainer.precision, self.non_finite, len(self.members))
         self._run_length = run_length = int(self.trainer.estimated_stepping_batches)
         dead_after = self.dead_after_tokens or self._default_dead_window(run_length)
         for name, member in self.members.by_name.items():
@@ -184,21 +185,6 @@ class SparseAutoencoding(LoadsFolders):
             self.watches[name].start()
         if not all(member.started for member in self.members.by_name.values()):
             self._start_from_data()
-
-    def _refuse_beside_a_scaler(self) -> None:
-        if self._scaler is None:
-            return
-        precision = self.trainer.precision
-        if self.non_finite != "stop":
-            raise UserError(
-                f"model.non_finite is {self.non_finite}, and trainer.precision {precision} leaves "
-                "steps out by its own rule: set trainer.precision to bf16-mixed or model.non_finite to stop"
-            )
-        if len(self.members) > 1:
-            raise UserError(
-                f"trainer.precision {precision} leaves a step out for all members when one of them needs it, and "
-                "model.members has several: set trainer.precision to bf16-mixed"
-            )
 
     def _default_dead_window(self, run_length: int) -> int:
         tokens = run_length * self.trainer.accumulate_grad_batches * self.data.batch_size

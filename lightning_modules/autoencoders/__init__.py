@@ -1,5 +1,5 @@
 from lightning_modules.autoencoders.abs_topk import AbsTopK
-from lightning_modules.autoencoders.base import Autoencoder, LossTerm, TrainingPass, Whole, WholeBatch
+from lightning_modules.autoencoders.base import Autoencoder
 from lightning_modules.autoencoders.batch_topk import BatchTopK
 from lightning_modules.autoencoders.cross_layer_transcoder import CrossLayerTranscoder
 from lightning_modules.autoencoders.crosscoder import Crosscoder
@@ -29,6 +29,7 @@ from lightning_modules.autoencoders.p_anneal import PAnneal
 from lightning_modules.autoencoders.relu import ReLU
 from lightning_modules.autoencoders.sharding import refuse_unshardable
 from lightning_modules.autoencoders.skip import Skip
+from lightning_modules.autoencoders.terms import LossTerm, TrainingPass, Whole, WholeBatch
 from lightning_modules.autoencoders.topk import TopK
 from lightning_modules.autoencoders.transcoder import Transcoder
 from lightning_modules.autoencoders.wiring import Autoencoding, Revival, Sides, Wiring

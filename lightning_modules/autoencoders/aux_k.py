@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from lightning_modules.autoencoders.base import Autoencoder, LossTerm, WholeBatch
+from lightning_modules.autoencoders.base import Autoencoder
+from lightning_modules.autoencoders.terms import LossTerm, WholeBatch
 from lightning_modules.functional import Spread, reconstructed_by, squared_error
 
 

@@ -6,9 +6,10 @@ from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, PositiveIn
 from torch import Tensor
 
 from lightning_modules.autoencoders.aux_k import AuxK
-from lightning_modules.autoencoders.base import Autoencoder, TrainingPass, Whole
+from lightning_modules.autoencoders.base import Autoencoder
 from lightning_modules.autoencoders.batch_selection import BatchSelection
 from lightning_modules.autoencoders.inference import Thresholds
+from lightning_modules.autoencoders.terms import TrainingPass, Whole
 from lightning_modules.autoencoders.topk import check_k
 from lightning_modules.autoencoders.wiring import Wiring
 from lightning_modules.functional import Codes

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from lightning_modules.autoencoders.base import Autoencoder, LossTerm, WholeBatch
+from lightning_modules.autoencoders.base import Autoencoder
+from lightning_modules.autoencoders.terms import LossTerm, WholeBatch
 from lightning_modules.autoencoders.wiring import Wiring
 from run_store import UserError
 

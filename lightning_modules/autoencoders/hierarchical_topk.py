@@ -8,8 +8,9 @@ from jsonargparse.typing import NonNegativeFloat, PositiveInt
 from torch import Tensor
 
 from lightning_modules.autoencoders.aux_k import AuxK
-from lightning_modules.autoencoders.base import Autoencoder, LossTerm, WholeBatch
+from lightning_modules.autoencoders.base import Autoencoder
 from lightning_modules.autoencoders.inference import LargestValues
+from lightning_modules.autoencoders.terms import LossTerm, WholeBatch
 from lightning_modules.autoencoders.topk import check_k
 from lightning_modules.autoencoders.wiring import Wiring
 from lightning_modules.functional import Codes, Missed, SparseCodes, linear_topk, nested_squared_error

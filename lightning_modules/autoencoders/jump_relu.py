@@ -12,9 +12,10 @@ from jsonargparse.typing import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from lightning_modules.autoencoders.base import Autoencoder, LossTerm, WholeBatch
+from lightning_modules.autoencoders.base import Autoencoder
 from lightning_modules.autoencoders.inference import Thresholds
 from lightning_modules.autoencoders.target_l0 import SparsityCoefficient, check_target, target_count
+from lightning_modules.autoencoders.terms import LossTerm, WholeBatch
 from lightning_modules.autoencoders.wiring import Wiring
 from lightning_modules.functional import Codes, DenseCodes
 from run_store import UserError

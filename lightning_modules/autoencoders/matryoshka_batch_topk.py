@@ -8,10 +8,11 @@ from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, PositiveFl
 from torch import Tensor
 
 from lightning_modules.autoencoders.aux_k import AuxK
-from lightning_modules.autoencoders.base import Autoencoder, LossTerm, TrainingPass, Whole, WholeBatch
+from lightning_modules.autoencoders.base import Autoencoder
 from lightning_modules.autoencoders.batch_selection import BatchSelection
 from lightning_modules.autoencoders.inference import Thresholds
 from lightning_modules.autoencoders.prefixes import DEFAULT_SHARES, FixedPrefixes, SampledPrefixes
+from lightning_modules.autoencoders.terms import LossTerm, TrainingPass, Whole, WholeBatch
 from lightning_modules.autoencoders.topk import check_k
 from lightning_modules.autoencoders.wiring import Wiring
 from lightning_modules.functional import BatchCodes, Codes, Missed, prefix_errors

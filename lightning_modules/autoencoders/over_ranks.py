@@ -7,7 +7,7 @@ from functools import reduce
 import torch
 from torch import Tensor
 
-from lightning_modules.autoencoders.base import WholeBatch
+from lightning_modules.autoencoders.terms import WholeBatch
 from lightning_modules.functional import Spread, gather_equal
 
 

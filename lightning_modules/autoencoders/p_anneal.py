@@ -10,9 +10,10 @@ import torch
 from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, OpenUnitInterval, PositiveFloat, PositiveInt
 from torch import Tensor
 
-from lightning_modules.autoencoders.base import Autoencoder, LossTerm, WholeBatch
+from lightning_modules.autoencoders.base import Autoencoder
 from lightning_modules.autoencoders.inference import Rectifier
 from lightning_modules.autoencoders.target_l0 import SparsityCoefficient
+from lightning_modules.autoencoders.terms import LossTerm, WholeBatch
 from lightning_modules.autoencoders.wiring import Wiring
 from lightning_modules.functional import Codes, DenseCodes, sum_over_ranks
 from run_store import UserError

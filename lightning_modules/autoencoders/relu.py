@@ -7,10 +7,11 @@ from __future__ import annotations
 from jsonargparse.typing import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
 
-from lightning_modules.autoencoders.base import Autoencoder, LossTerm, WholeBatch
+from lightning_modules.autoencoders.base import Autoencoder
 from lightning_modules.autoencoders.ghost_gradients import GhostGradients
 from lightning_modules.autoencoders.inference import Rectifier
 from lightning_modules.autoencoders.target_l0 import SparsityCoefficient
+from lightning_modules.autoencoders.terms import LossTerm, WholeBatch
 from lightning_modules.autoencoders.wiring import Wiring
 from lightning_modules.functional import Codes, DenseCodes
 

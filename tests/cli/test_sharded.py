@@ -31,4 +31,4 @@ def test_the_main_job_gives_on_two_processes_what_it_gives_on_one(
 
     assert main(["export", "--run", str(job.run), "--format", "safetensors", "--output", str(tmp_path / "out")]) == 0
     (exported,) = (tmp_path / "out").glob("*.safetensors")
-    assert load_file(exported)["W_dec"].equal(weights["members.only.autoencoder.W_dec"])
+    assert load_file(exported)["autoencoder.W_dec"].equal(weights["members.only.autoencoder.W_dec"])

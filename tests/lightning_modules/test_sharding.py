@@ -129,9 +129,9 @@ def batch_topk() -> Autoencoder:
 def assert_same(one: dict[str, Tensor], other: dict[str, Tensor], tolerance: float = 1e-10) -> None:
     assert one.keys() == other.keys()
     for name, value in one.items():
-        torch.testing.assert_close(
-            other[name], value, rtol=0, atol=tolerance, msg=lambda text, at=name: f"{at}: {text}"
-        )
+        # figures are float32
+        most = max(tolerance, 1e-6) if name.startswith(("train/", "val/")) else tolerance
+        torch.testing.assert_close(other[name], value, rtol=0, atol=most, msg=lambda text, name=name: f"{name}: {text}")
 
 
 @pytest.mark.slow
@@ -160,16 +160,17 @@ def test_a_training_is_that_of_one_process_and_goes_on_on_any_number_of_ranks(
         ]
 
     of_two, of_four = on_ranks(on_two, 2), on_ranks(on_four, 4)
-    for two, again, from_one, over_batch, *_ in of_two:
+    for two, again, from_one, over_batch, groups, groups_over_batch in of_two:
         assert_same(alone, two)
         assert_same(two, again, tolerance=0)
         assert_same(alone, from_one)
+        assert_same(alone, groups)
         assert_same(alone_over_batch, over_batch)
-    for rank, (four, both, both_over_batch) in enumerate(of_four):
-        groups, groups_over_batch = of_two[rank // 2][4:]
+        assert_same(alone_over_batch, groups_over_batch)
+    for four, both, both_over_batch in of_four:
         assert_same(alone, four)
-        assert_same(groups, both)
-        assert_same(groups_over_batch, both_over_batch)
+        assert_same(alone, both)
+        assert_same(alone_over_batch, both_over_batch)
     assert_same(alone, fit(store, tmp_path / "one-from-two", topk, saved_by_two))
 
     names = {path.name for path in saved_by_two.iterdir()}

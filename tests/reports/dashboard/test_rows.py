@@ -36,7 +36,7 @@ def test_a_run_without_a_store_is_one_sentence(record, shapes, sentence):
 
 
 def test_a_store_of_other_activations_or_of_no_text_is_refused(store, tmp_path):
-    with pytest.raises(UserError, match="reads layer of width 8, and .* has layer of width 16"):
+    with pytest.raises(UserError, match=r"reads layer of width 8, and .* has layer of width 16"):
         open_store(run_of(store), None, {"layer": 8})
     with StoreWriter(tmp_path / "numbers", {"layer": 2}, "float32") as writer:
         numbers = torch.arange(3)

@@ -28,7 +28,7 @@ BEFORE, AFTER = 20, 8
 CURVES: Mapping[str, tuple[str, Mapping[str, str]]] = {
     "FVU": ("How much is missed", {"train/fvu": "training", "val/fvu": "held out"}),
     "L0": ("Latents that fire on a token", {"train/l0": "training", "val/l0": "held out"}),
-    "Dead": ("Latents that are dead, %", {"train/dead": "for long in training", "val/dead": "on held-out text"}),
+    "Dead": ("Latents that are dead, %", {"train/dead": "in the training window", "val/dead": "on held-out text"}),
 }
 """By the name of a chart: what it shows, and the curves in it with the words for them."""
 

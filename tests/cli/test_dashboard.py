@@ -65,9 +65,9 @@ def test_a_store_that_was_moved_is_named(write_store, tmp_path, capsys):
     run = trained(tmp_path, write_store(tmp_path / "first"), "moved")
     shutil.move(tmp_path / "first", tmp_path / "second")
     assert "is not there: name the folder where it is by --store" in refused(capsys, "--run", run)
-    assert (
-        main(["dashboard", "--run", str(run), "--store", str(tmp_path / "second"), "--out", str(tmp_path / "out")]) == 0
-    )
+    out = tmp_path / "out"
+    assert main(["dashboard", "--run", str(run), "--store", str(tmp_path / "second"), "--out", str(out)]) == 0
+    assert (out / "index.html").is_file()
 
 
 @pytest.mark.slow

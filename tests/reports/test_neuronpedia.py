@@ -16,6 +16,7 @@ from features import Facts, FeatureCollector, Keeping
 from reports.dashboard import SpokenFor, Subject
 from reports.neuronpedia import Filed, share_between, write_neuronpedia
 from run_store import UserError
+from tests.conftest import missing
 from tests.features.streams import Stream
 
 NUMBER, NUMBERS, TEXTS = (int, float), [(int, float)], [str]
@@ -222,7 +223,7 @@ def test_the_library_that_defines_the_format_reads_it_and_says_the_same(written)
     # found, not imported: its module of these classes needs numpy alone, and its package transformer_lens and more
     spec = importlib.util.find_spec("sae_dashboard")
     if spec is None:
-        pytest.skip("needs sae-dashboard 0.8: pip install --no-deps sae-dashboard")
+        missing("needs sae-dashboard: pip install --no-deps 'sae-dashboard>=0.8,<0.9'")
     room = Path(spec.submodule_search_locations[0]) / "neuronpedia"
     theirs = loaded(room / "neuronpedia_dashboard.py")
     for batch in written[1]:

@@ -61,8 +61,13 @@ def train(folder, resume=None, **settings):
     return model.drawn
 
 
-@pytest.mark.parametrize("length", [{"max_epochs": 3}, {"max_steps": 3 * STEPS_OF_AN_EPOCH}], ids=["epochs", "steps"])
-@pytest.mark.parametrize("step", [1, 4, STEPS_OF_AN_EPOCH, STEPS_OF_AN_EPOCH + 2, 2 * STEPS_OF_AN_EPOCH])
+EPOCHS, STEPS = {"max_epochs": 3}, {"max_steps": 3 * STEPS_OF_AN_EPOCH}
+
+
+@pytest.mark.parametrize(
+    ("step", "length"),
+    [(1, EPOCHS), (4, EPOCHS), *((n * STEPS_OF_AN_EPOCH, length) for n in (1, 2) for length in (EPOCHS, STEPS))],
+)
 def test_a_resumed_run_draws_what_the_straight_one_drew(tmp_path, step, length):
     straight = train(tmp_path / "straight", **length)
     resumed = train(tmp_path / "resumed", tmp_path / "straight" / "checkpoints" / f"step-{step:08d}", **length)

@@ -34,10 +34,10 @@ TEACHER = TripletColumns(negatives=["negative"], score="said", negative_scores=[
 
 QUICK = {
     "info_nce": (lambda: InfoNCE(), TRIPLETS, TripletColumns(), {}),
-    "cosent": (lambda: CoSENT(), SCORED, SCORE, {}),
 }
 LOSSES = {
     **QUICK,
+    "cosent": (lambda: CoSENT(), SCORED, SCORE, {}),
     "cached": (lambda: InfoNCE(), TRIPLETS, TripletColumns(), {"gradient_cache": True}),
     "symmetric": (lambda: InfoNCE(direction="symmetric"), TRIPLETS, TripletColumns(), {}),
     "gte": (lambda: InfoNCE(direction="gte"), TRIPLETS, TripletColumns(), {"gradient_cache": True}),

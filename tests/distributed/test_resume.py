@@ -10,7 +10,7 @@ from itertools import chain
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
@@ -56,6 +56,7 @@ def rows_of(batch):
 
 
 @pytest.mark.parametrize("make", [stored, endless, triplets])
+@settings(max_examples=40)
 @given(
     members=st.integers(12, 150),
     multiple=st.integers(1, 3),

@@ -1,7 +1,5 @@
 """Trainings that go on from any step, with what Lightning counts and calls as in one that was not interrupted."""
 
-import itertools
-
 import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
@@ -90,9 +88,7 @@ WAYS = {
 }
 
 
-@pytest.mark.parametrize(
-    ("way", "saved"), [*itertools.product(["validated", "never_validated"], ["step-00000005", "inside-05"])]
-)
+@pytest.mark.parametrize(("way", "saved"), [("validated", "step-00000005"), ("never_validated", "step-00000005")])
 def test_a_limit_of_steps_loses_no_epoch(tmp_path, way, saved):
     straight = run(tmp_path, **WAYS[way])
     resumed = run(tmp_path / "again", next(tmp_path.rglob(saved)), **WAYS[way])

@@ -53,6 +53,7 @@ def bytes_of(store):
     return {file.name: file.read_bytes() for file in Path(store).iterdir()}
 
 
+@pytest.mark.slow
 def test_predict_and_fit_write_the_same_bytes(tmp_path):
     predictions = predict(tmp_path / "predicted")
     extract_to_store(make_extractor(), make_text(), tmp_path / "extracted", shard_bytes=100_000)
@@ -84,6 +85,7 @@ def test_every_row_of_the_store_leads_back_to_its_text(tmp_path):
     assert store.document_names[int(expected.documents[0])].startswith("add_")
 
 
+@pytest.mark.slow
 def test_a_failure_leaves_what_can_be_gone_on_with(tmp_path):
     extractor = make_extractor()
     embeddings = extractor.load().get_input_embeddings().weight
@@ -102,6 +104,7 @@ def test_a_failure_leaves_what_can_be_gone_on_with(tmp_path):
     assert bytes_of(tmp_path / "store") == bytes_of(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_predict_goes_on_with_what_fit_began(tmp_path):
     extractor, text = make_extractor(), make_text()
     with Extraction(extractor, text, tmp_path / "store", 100_000) as extraction:

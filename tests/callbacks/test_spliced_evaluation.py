@@ -140,6 +140,7 @@ def held_out_loss(folder, part, text):
     return float(torch.stack(losses).mean())
 
 
+@pytest.mark.slow
 def test_a_perfect_reconstruction_recovers_everything_and_the_clean_loss_is_the_models_own(gpt2, gpt2_data, tmp_path):
     for verb, part, prefix in (("validate", "validation", "val"), ("test", "test", "test")):
         scores = scores_of(tmp_path, perfect([WIDTH]), gpt2_data(), verb=verb)
@@ -154,6 +155,7 @@ def test_a_perfect_reconstruction_recovers_everything_and_the_clean_loss_is_the_
         assert scores[f"{prefix}/kl_mean_ablation"] > 0.1
 
 
+@pytest.mark.slow
 def test_an_autoencoder_that_never_fires_is_as_bad_as_the_ablation_of_its_bias(gpt2_data, tmp_path):
     data = gpt2_data()
     zero = scores_of(tmp_path, silent(torch.zeros(WIDTH), {"residual.1": WIDTH}), data)
@@ -167,6 +169,7 @@ def test_an_autoencoder_that_never_fires_is_as_bad_as_the_ablation_of_its_bias(g
     assert mean["val/kl"] == pytest.approx(mean["val/kl_mean_ablation"], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_training_raises_the_share_of_the_loss_that_is_recovered(gpt2_data, tmp_path):
     torch.manual_seed(0)
     model = SparseAutoencoding(TopK(96, 6))
@@ -183,6 +186,7 @@ def test_training_raises_the_share_of_the_loss_that_is_recovered(gpt2_data, tmp_
     assert late["val/ce_clean"] == early["val/ce_clean"]
 
 
+@pytest.mark.slow
 def test_a_crosscoder_replaces_all_of_its_hook_points(gpt2_data, tmp_path):
     data = gpt2_data(("residual.1", "mlp.2"))
     scores = scores_of(tmp_path, perfect([WIDTH, WIDTH], Crosscoder()), data)
@@ -192,6 +196,7 @@ def test_a_crosscoder_replaces_all_of_its_hook_points(gpt2_data, tmp_path):
     assert both["val/ce_spliced"] == pytest.approx(both["val/ce_zero_ablation"], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_each_member_of_a_sweep_is_spliced_in_at_its_own_hook_points(gpt2_data, tmp_path):
     """As it would be by itself."""
     hook_points = ("residual.1", "mlp.2")
@@ -297,6 +302,7 @@ def test_a_model_without_a_language_head_is_measured_by_its_embedding(bert_data,
     assert not {name for name in scores if name.startswith(("val/ce", "val/kl"))}
 
 
+@pytest.mark.slow
 def test_the_pooling_is_the_models_own(bert_data, tmp_path):
     model = silent(torch.zeros(WIDTH), {"x": WIDTH})
     callbacks = [SplicedEvaluation(TOKENS, pooling=pooling) for pooling in ("mean", "cls", "last_token")]

@@ -30,6 +30,7 @@ def run_of(root: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_run_that_lost_its_disk_goes_on_from_the_copy(config, tmp_path, capsys):
     backup = ["--run.backup", f"file://{tmp_path}/drive"]
     assert main(["fit", "--config", config, *backup, "--trainer.max_steps", "15"]) == 0

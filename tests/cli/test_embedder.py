@@ -52,6 +52,7 @@ def arguments(tmp_path_factory):
     return arguments
 
 
+@pytest.mark.slow
 def test_it_is_previewed_trained_measured_and_not_trained_twice(arguments, capsys):
     space = ("--model.score_spaces", '{"short": {"class_path": "Cosine", "init_args": {"dimensions": 4}}}')
     assert main(arguments("fit", *space, "--run.name", "spaces")) == 0

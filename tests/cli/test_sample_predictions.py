@@ -60,6 +60,7 @@ def test_both_products_have_it_in_their_configs():
     assert callback_of(ROOT / "configs" / "sae.yaml") == callback_of(ROOT / "configs" / "embedder.yaml") is None
 
 
+@pytest.mark.slow
 def test_settings_survive_the_round_trip_through_the_saved_config(job, with_callback, tmp_path):
     settings = {
         "enabled": True,
@@ -92,6 +93,7 @@ def test_settings_survive_the_round_trip_through_the_saved_config(job, with_call
     assert {each.step % 7 for each in first} == {0}
 
 
+@pytest.mark.slow
 def test_what_is_left_out_has_its_default(job, with_callback):
     assert main(arguments(job, *with_callback())) == 0
     assert callback_of(job.run / "config.1.yaml") == {

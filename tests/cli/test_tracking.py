@@ -35,6 +35,7 @@ def fit(store, tmp_path):
     return start
 
 
+@pytest.mark.slow
 def test_tensorboard_is_the_default_and_an_overlay_makes_no_other_run(fit):
     run = fit()
     assert list(run.glob("events.out.tfevents.*"))

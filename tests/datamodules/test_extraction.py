@@ -48,6 +48,7 @@ def interrupted(folder, make, windows):
             extraction.append(window.number, extractor.read_window(window))
 
 
+@pytest.mark.slow
 def test_an_extraction_ends_the_same_wherever_it_was_interrupted(tmp_path, make):
     extract_to_store(*make(), tmp_path / "whole", SHARD_BYTES)
     expected = contents(tmp_path / "whole")
@@ -303,6 +304,7 @@ def test_several_processes_write_what_one_would(tmp_path, make, count):
     assert same_rows(tmp_path / "one", tmp_path / "several")
 
 
+@pytest.mark.slow
 def test_several_processes_go_on_where_they_were_interrupted(tmp_path, make):
     extract_together(tmp_path / "whole", make, 2)
     for stop in (0, 3, 5):

@@ -176,7 +176,7 @@ def test_a_cursor_into_another_order_is_refused(make_data, settings, name):
 def test_a_cursor_of_another_number_of_devices_is_refused(make_data):
     state = make_data().train_dataloader().state_dict()
     other = make_data(stage=None)
-    other.trainer = SimpleNamespace(global_rank=0, world_size=2)
+    other.trainer = SimpleNamespace(global_rank=0, world_size=2, strategy=None)
     other.load_state_dict({"cursor": state})
     with pytest.raises(UserError, match="set the number of devices back to 1 or start a new run"):
         other.setup("fit")

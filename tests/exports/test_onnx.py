@@ -41,9 +41,8 @@ def by_the_card(folder, monkeypatch):
     return names["embed"]
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param("minilm", marks=pytest.mark.slow), "causal", pytest.param("joined", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["minilm", "causal", "joined"])
 def test_onnxruntime_computes_the_same(encoders, tmp_path, monkeypatch, name):
     encoder = encoders[name]
     export_encoder(encoder, tmp_path / "files", "onnx")
@@ -58,6 +57,7 @@ def test_onnxruntime_computes_the_same(encoders, tmp_path, monkeypatch, name):
     assert all(settings["largest_distance"] < 1e-6 for settings in found)
 
 
+@pytest.mark.slow
 def test_a_graph_that_computes_something_else_is_refused(encoders, tmp_path, monkeypatch):
     encoder = encoders["causal"]
     write = onnx._write_graph

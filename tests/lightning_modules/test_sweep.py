@@ -81,6 +81,7 @@ def test_after_hundreds_of_steps_with_resampling_each_member_is_what_it_would_be
     assert len({scores[f"{name}/val/fvu"] for name in members()}) == len(members())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop_after", [11, 30])
 def test_a_resumed_sweep_is_bit_identical(data, tmp_path, stop_after):
     def run(*callbacks):

@@ -23,6 +23,7 @@ def suggested(study, count):
     return trials
 
 
+@pytest.mark.slow
 def test_suggestions_lie_in_the_space_and_are_numbered(tmp_path):
     trials = suggested(Study(tmp_path / "study.sqlite", SPACE, "min", 0), 15)
     assert [trial.number for trial in trials] == list(range(1, 16))
@@ -33,6 +34,7 @@ def test_suggestions_lie_in_the_space_and_are_numbered(tmp_path):
         assert trial.settings["kind"] in SPACE["kind"].values
 
 
+@pytest.mark.slow
 def test_a_killed_search_gets_the_suggestions_of_an_uninterrupted_one(tmp_path):
     whole = suggested(Study(tmp_path / "whole.sqlite", SPACE, "min", 5), 14)
     first = Study(tmp_path / "killed.sqlite", SPACE, "min", 5)

@@ -151,6 +151,7 @@ print(max(epoch(folder)) - before, kib("RssFile"))
     return tuple(map(int, done.stdout.split()))
 
 
+@pytest.mark.slow
 def test_reading_a_larger_store_takes_no_more_memory_of_its_own(tmp_path, rows_of_documents, write_store):
     folders = {}
     for count in (40, 400):

@@ -192,6 +192,7 @@ def test_every_term_reaches_every_parameter_it_should_after_a_step():
         assert not gradient[alive].any()
 
 
+@pytest.mark.slow
 def test_few_latents_of_it_reconstruct_better_than_few_of_a_topk_and_all_of_it_nearly_as_well():
     def trained(make):
         torch.manual_seed(1)

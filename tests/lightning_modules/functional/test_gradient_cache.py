@@ -197,6 +197,7 @@ def peak_bytes(work):
     return live.peak
 
 
+@pytest.mark.slow
 def test_a_batch_of_4096_takes_the_memory_of_a_chunk_of_64_and_its_scores():
     examples, chunk, tokens, width = 4096, 64, 16, 16
     model = nn.Sequential(nn.Linear(width, 1024), nn.GELU(), nn.Linear(1024, width), nn.Flatten(), nn.Linear(256, 8))

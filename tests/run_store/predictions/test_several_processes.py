@@ -70,6 +70,7 @@ def is_sound(path: Path) -> bool:
         connection.close()
 
 
+@pytest.mark.slow
 def test_two_runs_that_write_at_once_lose_none_and_double_none(tmp_path: Path) -> None:
     path = store_path(tmp_path)
     writers = [started(WRITES_ALL, path, run, RECORDS // BATCH, BATCH) for run in ("a1", "b2")]

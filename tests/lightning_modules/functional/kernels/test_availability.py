@@ -11,6 +11,7 @@ from lightning_modules.functional.kernels import availability, kernels_run_on
 from run_store import UserError
 
 
+@pytest.mark.slow
 def test_a_cpu_tensor_takes_the_eager_path_and_triton_is_never_imported():
     program = (
         "import sys, torch\n"

@@ -70,6 +70,7 @@ def test_a_compiler_that_fails_is_told(monkeypatch, tmp_path):
         assert compiled.library.__wrapped__() is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variables", [{"CC": "no-such-compiler"}, {"CC": "false"}, {"FULGURITE_KERNELS": "off"}])
 def test_without_a_compiler_the_eager_functions_give_the_same(tmp_path, variables):
     ran, computed = answers(tmp_path, **variables)

@@ -134,7 +134,8 @@ KILLED = """
 """
 
 
-@pytest.mark.parametrize("every", [40, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("every", [40, 1])
 def test_an_extraction_that_is_killed_anywhere_ends_the_same(tmp_path, tiny_bert, every):
     command = [sys.executable, "-c", textwrap.dedent(KILLED), tiny_bert, str(tmp_path), str(every)]
     done = subprocess.run(command, cwd=ROOT, timeout=200, capture_output=True, text=True)

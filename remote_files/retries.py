@@ -54,10 +54,6 @@ class Retries:
                 return action()
             except (FileNotFoundError, UserError):
                 raise
-            except NotImplementedError as error:
-                raise UserError(
-                    f"{shown(url)} cannot be {doing}: its protocol has no way to; choose another"
-                ) from error
             except Exception as error:  # whatever a file system raises
                 status = getattr(error, "status", None)
                 if isinstance(error, NotImplementedError) or status in _UNKNOWN:

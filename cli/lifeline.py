@@ -15,6 +15,7 @@ import socket
 import sys
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -73,7 +74,7 @@ class Meeting:
     secret: str
 
 
-class Lifeline:
+class Lifeline(ABC):
     """One process's end of the connections. Its thread waits in the kernel, and costs nothing while nothing happens.
 
     Args:
@@ -106,17 +107,17 @@ class Lifeline:
             first, self._said = not self._said, True
         return first and self.speaks and not ending.told
 
+    @abstractmethod
     def fail(self, ending: Ending) -> bool:
         """To be called when this process ends before its time: the others will, too.
 
         Returns:
             Whether another process says so; if not it is for the caller.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def leave(self) -> None:
         """To be called when this process ends as it should."""
-        raise NotImplementedError
 
     def _learn(self, ending: Ending) -> bool:
         """Takes the first one that there is, and sees that this process ends."""

@@ -109,6 +109,24 @@ def test_killed_and_started_again_ends_byte_for_byte_the_same(tmp_path, config, 
     assert contents(folder) == contents(whole)
 
 
+def demand_same_rows(whole, folder):
+    one, two = ActivationStore(whole), ActivationStore(folder)
+    everything = torch.arange(one.rows)
+    assert one.rows == two.rows == sum(shard.rows for shard in two.manifest.shards)
+    assert torch.equal(one.read(everything)[0], two.read(everything)[0])
+    for mine, yours in zip(one.provenance(everything), two.provenance(everything), strict=True):
+        assert torch.equal(mine, yours)
+    assert one.document_names == two.document_names
+    assert one.manifest.source == two.manifest.source
+
+
+def demand_refusal_of_one(config, store):
+    """What two processes began, one cannot go on with."""
+    code, output = finish(start(config, store))
+    assert code == 2
+    assert "processes is 2 there and 1 here" in output
+
+
 def test_two_processes_write_the_rows_of_one_even_when_one_of_them_dies(tmp_path, config, whole):
     folder = tmp_path / "store"
     process = start(config, folder, 2)
@@ -118,21 +136,11 @@ def test_two_processes_write_the_rows_of_one_even_when_one_of_them_dies(tmp_path
     assert code != 0
     assert not is_store(folder)
 
-    code, output = finish(start(config, folder))
-    assert code == 2
-    assert "processes is 2 there and 1 here" in output
-
+    demand_refusal_of_one(config, folder)
     code, output = finish(start(config, folder, 2))
     assert code == 0, output
     assert sum(name.startswith("unfinished") for name in contents(folder)) == 0
-    one, two = ActivationStore(whole), ActivationStore(folder)
-    everything = torch.arange(one.rows)
-    assert one.rows == two.rows == sum(shard.rows for shard in two.manifest.shards)
-    assert torch.equal(one.read(everything)[0], two.read(everything)[0])
-    for mine, yours in zip(one.provenance(everything), two.provenance(everything), strict=True):
-        assert torch.equal(mine, yours)
-    assert one.document_names == two.document_names
-    assert one.manifest.source == two.manifest.source
+    demand_same_rows(whole, folder)
 
 
 @pytest.mark.parametrize("killed", [0, 1])
@@ -148,15 +156,9 @@ def test_two_processes_that_share_a_url_alone_go_on_after_one_of_them_dies(tmp_p
     assert code != 0
     assert not is_store(url)
 
-    code, output = finish(start(config, url))
-    assert code == 2
-    assert "processes is 2 there and 1 here" in output
-
+    demand_refusal_of_one(config, url)
     code, output = finish(start(config, url, 2))
     assert code == 0, output
     assert "Going on with the activation store" in output
     assert not [name for name in contents(folder) if name.startswith((".", "unfinished"))]
-    one, two = ActivationStore(whole), ActivationStore(folder)
-    everything = torch.arange(one.rows)
-    assert torch.equal(one.read(everything)[0], two.read(everything)[0])
-    assert one.document_names == two.document_names
+    demand_same_rows(whole, folder)

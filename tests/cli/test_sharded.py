@@ -10,7 +10,7 @@ from lightning_modules.checkpoint_files import read_model
 from run_store.checkpoints import read_checkpoint
 from tests.cli.jobs import ROOT, Job, newest
 
-SHARDED = ("--config", str(ROOT / "configs/trainer/sharded.yaml"), "--trainer.accelerator=cpu", "--trainer.devices=2")
+SHARDED = ("--config", str(ROOT / "configs/trainer/fsdp.yaml"), "--trainer.accelerator=cpu", "--trainer.devices=2")
 
 
 @pytest.mark.slow

@@ -37,7 +37,7 @@ def test_an_overlay_changes_where_and_not_what(plain, overlay):
 
 
 def test_there_is_one_for_every_place():
-    assert {path.stem for path in OVERLAYS} == {"cpu", "ddp", "fsdp", "gpu", "sharded", "slurm"}
+    assert {path.stem for path in OVERLAYS} == {"cpu", "ddp", "fsdp", "gpu", "slurm"}
     for path in OVERLAYS:
         (whole, trainer), *others = yaml.safe_load(path.read_text()).items()
         assert (whole, others) == ("trainer", [])

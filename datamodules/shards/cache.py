@@ -68,7 +68,8 @@ class FileCache:
 
     def bytes(self) -> int:
         """What its files take now."""
-        return sum(status.st_size for status in self._files().values())
+        with self._alone():  # or a file that gets its name meanwhile may be met under both
+            return sum(status.st_size for status in self._files().values())
 
     def has(self, content: Content) -> bool:
         """Whether the file is there, as far as can be told without a lock."""

@@ -1,0 +1,1 @@
+"""What latents say of an embedding model."""

@@ -23,7 +23,7 @@ from torch import Tensor, distributed
 from torch.nn import Parameter
 
 from lightning_modules.autoencoders import Autoencoder, LossTerm, Whole, WholeBatch, whole_of_ranks
-from lightning_modules.functional import deferred, whole_gradient
+from lightning_modules.functional import Deferred, deferred, whole_gradient
 from run_store import UserError
 
 T = TypeVar("T")
@@ -190,7 +190,12 @@ class MemoryGuard:
             self._ranks = distributed.new_group(backend="gloo")
 
     def step(self, batch: Batch, loss_scale: Callable[[], float] = lambda: 1.0) -> Step:
-        """Loss terms and counts of a batch, and a loss for one backward.
+        """Loss terms and counts of a batch, and a loss for one backward: see `forward`."""
+        step, loss = self.forward(batch, loss_scale)
+        return step._replace(loss=deferred(*loss))
+
+    def forward(self, batch: Batch, loss_scale: Callable[[], float] = lambda: 1.0) -> tuple[Step, Deferred]:
+        """Loss terms and counts of a batch, none of which has a graph, and how to come to the loss's gradient.
 
         Args:
             batch: of at least one row.
@@ -203,7 +208,8 @@ class MemoryGuard:
         step = self.within_memory(
             batch, self.rows_at_once, lambda size: pending.forward(size, loss_scale), pending.give_up
         )
-        return step._replace(loss=deferred(step.loss.detach(), pending.backward, batch.parameters))
+        step = step._replace(loss=step.loss.detach())
+        return step, Deferred(step.loss, pending.backward, batch.parameters)
 
     def within_memory(
         self, batch: Batch, size: int | None, attempt: Callable[[int], T], give_up: Callable[[], None] = lambda: None
@@ -212,7 +218,7 @@ class MemoryGuard:
         does, give_up() comes before the refusal.
 
         Raises:
-            UserError: see `step`.
+            UserError: see `forward`.
         """
         rows = batch.x.shape[0]
         size, done = min(size or rows, rows), None

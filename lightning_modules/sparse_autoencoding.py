@@ -206,11 +206,9 @@ class SparseAutoencoding(LoadsFolders):
         return len(batch.rows)
 
     def training_step(self, batch: ActivationBatch, batch_idx: int) -> Tensor:
-        steps: dict[str, Step] = {}
-        for name, member, pair in self.members.pairs(batch.activations):
-            with telling(self.members.prefix(name)):
-                steps[name] = member.step(pair, self.global_step, self._loss_scale)
-            self.watches[name].see(steps[name].loss, batch)
+        steps = self.members.step(batch.activations, self.global_step, self._loss_scale)
+        for name, step in steps.items():
+            self.watches[name].see(step.loss, batch)
         rows = len(batch.rows)
         self._count_tokens(steps, rows)
         if self._figures_are_due:
@@ -248,8 +246,8 @@ class SparseAutoencoding(LoadsFolders):
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         average_gradients(self.parameters(), self.device_mesh)
-        for member in self.members.by_name.values():
-            member.autoencoder.before_optimizer_step()
+        members = self.members.by_name.items()
+        self.members.each({name: member.autoencoder.before_optimizer_step for name, member in members})
 
     def configure_gradient_clipping(
         self,
@@ -259,10 +257,11 @@ class SparseAutoencoding(LoadsFolders):
     ) -> None:
         """Clips each member's gradient by itself, and takes it away from a step that must not be made."""
         by_norm = self._scaler is None and gradient_clip_algorithm in (None, "norm")
-        norms = {
-            name: member.clip(gradient_clip_val if by_norm else None) if self._scaler is None else self._loss_of(name)
-            for name, member in self.members.by_name.items()
-        }
+        if self._scaler is None:
+            largest, members = gradient_clip_val if by_norm else None, self.members.by_name.items()
+            norms = self.members.each({name: partial(member.clip, largest) for name, member in members})
+        else:
+            norms = {name: self._loss_of(name) for name in self.members}
         if not by_norm:
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
         for name, member in self.members.by_name.items():
@@ -289,8 +288,10 @@ class SparseAutoencoding(LoadsFolders):
         steps_done = self.global_step
         with memory_told("the optimiser made its step"):
             super().optimizer_step(*args, **kwargs)
-        for name, member in self.members.by_name.items():
-            member.after_optimizer_step(steps_done, self._may_step[name])
+        members = self.members.by_name.items()
+        self.members.each(
+            {name: partial(member.after_optimizer_step, steps_done, self._may_step[name]) for name, member in members}
+        )
 
     def on_train_end(self) -> None:
         for watch in self.watches.values():
@@ -350,11 +351,14 @@ class SparseAutoencoding(LoadsFolders):
 
     def validation_step(self, batch: ActivationBatch, batch_idx: int) -> dict[str, Any]:
         """Updates the metrics; each member's codes, by prefix, and the rows go on to the callbacks."""
-        codes = {}
         with memory_told("a batch was measured"):
-            for name, member, pair in self.members.pairs(batch.activations):
-                codes[self.members.prefix(name)] = member.evaluate(pair, batch.activations)
-        return {"codes": codes, "rows": batch.rows}
+            codes = self.members.each(
+                {
+                    name: partial(member.evaluate, pair, batch.activations)
+                    for name, member, pair in self.members.pairs(batch.activations)
+                }
+            )
+        return {"codes": {self.members.prefix(name): own for name, own in codes.items()}, "rows": batch.rows}
 
     def test_step(self, batch: ActivationBatch, batch_idx: int) -> dict[str, Any]:
         """As `validation_step`."""

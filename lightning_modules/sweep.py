@@ -5,13 +5,17 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, cast
+from functools import partial
+from time import perf_counter
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from lightning_modules.autoencoders import Autoencoder, Normalization, refuse_unshardable
+from lightning_modules.functional import deferred, deferred_together, side_by_side
 from lightning_modules.members import Member, telling
+from lightning_modules.memory_guard import Step
 from lightning_modules.sides import Pair
 from lightning_modules.trainee import Trainee
 from run_store import UserError
@@ -19,6 +23,7 @@ from run_store import UserError
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
+T = TypeVar("T")
 ONLY = "only"
 """What the autoencoder of a training without members is called in its checkpoints."""
 RESERVED = frozenset({"train", "val", "test", ONLY})
@@ -50,6 +55,8 @@ class Members(nn.ModuleDict):
         for name, member in self.settings.items():
             own = copy.deepcopy(member.autoencoder or autoencoder) if self.is_sweep else autoencoder
             self[name] = trainee(own, member.hook_points)
+        self._seconds = dict.fromkeys(self.settings, 0.0)
+        """That the forward of each took the last time."""
 
     def _problem_of(self, names: Mapping[str, Member]) -> str | None:
         """A sentence that says what to do; a name becomes part of metrics, folders and the names of weights."""
@@ -204,6 +211,55 @@ class Members(nn.ModuleDict):
             target.load_state_dict(theirs[source])
             for counter in target.counters:
                 target.get_buffer(counter).zero_()
+
+    def each(self, work: Mapping[str, Callable[[], T]]) -> dict[str, T]:
+        """What is done with some of them, by name: side by side where they meet nobody on the way, on a CPU and in one
+        process. The ranks of several would wait for different members, and a GPU is busy with one.
+
+        Raises:
+            UserError: of the first that raised one, naming the member.
+        """
+        told = [partial(self._told, name, piece) for name, piece in work.items()]
+        results = side_by_side(told) if self._meet_nobody else [piece() for piece in told]
+        return dict(zip(work, results, strict=True))
+
+    @property
+    def _meet_nobody(self) -> bool:
+        alone = not (distributed.is_available() and distributed.is_initialized()) or distributed.get_world_size() == 1
+        return alone and all(parameter.device.type == "cpu" for parameter in self.parameters())
+
+    def _told(self, name: str, piece: Callable[[], T]) -> T:
+        with telling(self.prefix(name)):
+            return piece()
+
+    def step(self, activations: Sequence[Tensor], steps_done: int, loss_scale: Callable[[], float]) -> dict[str, Step]:
+        """A step of each, by name: see `Trainee.step`; the losses are for one backward together.
+
+        Args:
+            activations: [b, d] of each of the data's hook points.
+            steps_done: optimiser steps before this one.
+            loss_scale: what the losses are multiplied by before backward.
+
+        Raises:
+            UserError: memory ran out and cannot be made do with, naming the member.
+        """
+        work = {
+            name: partial(self._timed, name, partial(member.forward_step, pair, steps_done, loss_scale))
+            for name, member, pair in self.pairs(activations)
+        }
+        # the longest first, so that no thread is left with it at the end
+        made = self.each({name: work[name] for name in sorted(work, key=self._seconds.__getitem__, reverse=True)})
+        unfinished = [loss for _, loss in made.values()]
+        # with a node each, DDP exchanges one's gradient while the next one's is made
+        losses = deferred_together(unfinished) if self._meet_nobody else [deferred(*loss) for loss in unfinished]
+        finished = dict(zip(made, losses, strict=True))
+        return {name: made[name][0]._replace(loss=finished[name]) for name in work}
+
+    def _timed(self, name: str, work: Callable[[], T]) -> T:
+        began = perf_counter()
+        done = work()
+        self._seconds[name] = perf_counter() - began
+        return done
 
     def pairs(self, activations: Sequence[Tensor]) -> Iterator[tuple[str, Trainee, Pair]]:
         """Each by name with what it reads and reconstructs of a batch; those that see the same share it.

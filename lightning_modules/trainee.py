@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lightning_modules.autoencoders import Autoencoder, LossTerm, Normalization
 from lightning_modules.evaluation import Evaluation
-from lightning_modules.functional import Codes, gathered, geometric_median, local
+from lightning_modules.functional import Codes, Deferred, deferred, gathered, geometric_median, local
 from lightning_modules.functional.sharded import mean_over_latents
 from lightning_modules.members import Figures, refuse_unknown_hook_points
 from lightning_modules.memory_guard import Batch, MemoryGuard, Step
@@ -161,7 +161,14 @@ class Trainee(nn.Module):
         return [of_each[place] for place in self.places]
 
     def step(self, pair: Pair, steps_done: int, loss_scale: Callable[[], float] = lambda: 1.0) -> Step:
-        """Loss, terms and counts of a batch; the loss has one node, for one backward.
+        """Loss, terms and counts of a batch; the loss has one node, for one backward: see `forward_step`."""
+        step, loss = self.forward_step(pair, steps_done, loss_scale)
+        return step._replace(loss=deferred(*loss))
+
+    def forward_step(
+        self, pair: Pair, steps_done: int, loss_scale: Callable[[], float] = lambda: 1.0
+    ) -> tuple[Step, Deferred]:
+        """Loss, terms and counts of a batch, none of which has a graph, and how to come to the loss's gradient.
 
         Args:
             pair: the batch.
@@ -173,7 +180,7 @@ class Trainee(nn.Module):
         """
         weighed = partial(total, warmed=self.warmed(steps_done))
         batch = Batch.of(self.autoencoder, pair.x, self.dead_latents(), weighed, pair.y)
-        return self.memory.step(batch, loss_scale)
+        return self.memory.forward(batch, loss_scale)
 
     def warmed(self, steps_done: int) -> float:
         """The share of the sparsity warm-up that is done with the next step."""

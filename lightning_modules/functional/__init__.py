@@ -2,7 +2,7 @@ from lightning_modules.functional.batch_topk import linear_above, linear_batch_t
 from lightning_modules.functional.bootstrap import BootstrapInterval, paired_bootstrap
 from lightning_modules.functional.codes import BatchCodes, Codes, DenseCodes, Fired, SparseCodes
 from lightning_modules.functional.collapse import collapse_sentence
-from lightning_modules.functional.deferred import deferred
+from lightning_modules.functional.deferred import Deferred, deferred, deferred_together
 from lightning_modules.functional.embedding_geometry import alignment, effective_rank, mean_pairwise_cosine, uniformity
 from lightning_modules.functional.encoding import linear_topk, reconstructed_by
 from lightning_modules.functional.gathering import gather_equal, gather_rows, ranks, sum_over_ranks
@@ -44,6 +44,7 @@ from lightning_modules.functional.sharded import (
     placed_like,
     whole_gradient,
 )
+from lightning_modules.functional.side_by_side import side_by_side
 from lightning_modules.functional.similarities import first_occurrences, occurring_with, unit, widened
 from lightning_modules.functional.sparse import sparse_decode
 from lightning_modules.functional.splicing import NextTokenSums, next_token_sums, share_recovered
@@ -57,6 +58,7 @@ __all__ = [
     "CachedLoss",
     "Codes",
     "Cosine",
+    "Deferred",
     "DenseCodes",
     "Fired",
     "Int8",
@@ -77,6 +79,7 @@ __all__ = [
     "cached_loss",
     "collapse_sentence",
     "deferred",
+    "deferred_together",
     "effective_rank",
     "first_occurrences",
     "fraction_of_variance_unexplained",
@@ -114,6 +117,7 @@ __all__ = [
     "relevant_ranks",
     "retrieval_scores",
     "share_recovered",
+    "side_by_side",
     "sparse_decode",
     "squared_error",
     "sum_of_squares",

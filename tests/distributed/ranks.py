@@ -23,7 +23,7 @@ AFTER_A_FAILURE_SECONDS = 10
 """That the others have to end by themselves, once one has failed."""
 
 
-def on_ranks(work: Callable[[int], Any], ranks: int = 2, timeout: float = 150) -> list[Any]:
+def on_ranks(work: Callable[[int], Any], ranks: int = 2, timeout: float = 280) -> list[Any]:
     """What work(rank) returns in each of some processes that gloo connects: tensors and plain values. Of one process
     it is what work(0) returns here, where nothing is connected.
 

@@ -135,42 +135,43 @@ def assert_same(one: dict[str, Tensor], other: dict[str, Tensor], tolerance: flo
 
 
 @pytest.mark.slow
-def test_a_training_is_that_of_one_process_and_goes_on_on_any_number_of_ranks(
+def test_a_training_is_that_of_one_process_however_the_ranks_share_latents_and_rows(
+    on_ranks: Callable[..., list[Any]], store: Path, tmp_path: Path
+) -> None:
+    alone = [fit(store, tmp_path / "one", topk), fit(store, tmp_path / "one-batch", batch_topk)]
+
+    def shared(data_parallel: int, tensor_parallel: int) -> list[dict[str, Tensor]]:
+        folder, ranks = tmp_path / f"{data_parallel}x{tensor_parallel}", latent_parallel(data_parallel, tensor_parallel)
+        return [fit(store, folder, topk, **ranks), fit(store, folder / "batch", batch_topk, **ranks)]
+
+    for arrangements in ([(1, 2), (2, 1)], [(2, 2)]):
+        ranks = arrangements[0][0] * arrangements[0][1]
+        of_every = on_ranks(lambda rank, those=arrangements: [shared(*each) for each in those], ranks)
+        for ended in (ended for of_rank in of_every for ended in of_rank):
+            for one, other in zip(alone, ended, strict=True):
+                assert_same(one, other)
+
+
+@pytest.mark.slow
+def test_a_training_goes_on_on_any_number_of_ranks(
     on_ranks: Callable[..., list[Any]], store: Path, tmp_path: Path
 ) -> None:
     saved_by_two, saved_by_one = (tmp_path / name / "checkpoints/step-00000004" for name in ("two", "one"))
     alone = fit(store, tmp_path / "one", topk)
-    alone_over_batch = fit(store, tmp_path / "batch", batch_topk)
 
     def on_two(rank: int) -> list[dict[str, Tensor]]:
         return [
             fit(store, tmp_path / "two", topk, asynchronous=True, **latent_parallel(1, 2)),
             fit(store, tmp_path / "two-again", topk, saved_by_two, **latent_parallel(1, 2)),
             fit(store, tmp_path / "two-from-one", topk, saved_by_one, **latent_parallel(1, 2)),
-            fit(store, tmp_path / "two-batch", batch_topk, **latent_parallel(1, 2)),
-            fit(store, tmp_path / "groups", topk, **latent_parallel(2, 1)),
-            fit(store, tmp_path / "groups-batch", batch_topk, **latent_parallel(2, 1)),
         ]
 
-    def on_four(rank: int) -> list[dict[str, Tensor]]:
-        return [
-            fit(store, tmp_path / "four", topk, saved_by_two, **latent_parallel(1, 4)),
-            fit(store, tmp_path / "both", topk, **latent_parallel(2, 2)),
-            fit(store, tmp_path / "both-batch", batch_topk, **latent_parallel(2, 2)),
-        ]
-
-    of_two, of_four = on_ranks(on_two, 2), on_ranks(on_four, 4)
-    for two, again, from_one, over_batch, groups, groups_over_batch in of_two:
+    for two, again, from_one in on_ranks(on_two, 2):
         assert_same(alone, two)
         assert_same(two, again, tolerance=0)
         assert_same(alone, from_one)
-        assert_same(alone, groups)
-        assert_same(alone_over_batch, over_batch)
-        assert_same(alone_over_batch, groups_over_batch)
-    for four, both, both_over_batch in of_four:
+    for four in on_ranks(lambda rank: fit(store, tmp_path / "four", topk, saved_by_two, **latent_parallel(1, 4)), 4):
         assert_same(alone, four)
-        assert_same(alone, both)
-        assert_same(alone_over_batch, both_over_batch)
     assert_same(alone, fit(store, tmp_path / "one-from-two", topk, saved_by_two))
 
     names = {path.name for path in saved_by_two.iterdir()}

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
 from pathlib import Path
+from threading import local
 
 import torch
 from torch import Tensor
@@ -139,7 +140,7 @@ def in_threads(work: Callable[[int, int], object], size: int) -> None:
     threads = max(1, min(torch.get_num_threads(), size))
     bounds = [size * part // threads for part in range(threads + 1)]
     parts = list(itertools.pairwise(bounds))
-    pool = _pool(os.getpid(), threads - 1) if threads > 1 else None
+    pool = _helpers.pool(threads - 1) if threads > 1 else None
     others = [pool.submit(work, *part) for part in parts[1:]] if pool is not None else []
     try:
         results = [work(*parts[0])]
@@ -150,7 +151,18 @@ def in_threads(work: Callable[[int, int], object], size: int) -> None:
         raise MemoryError("a kernel could not allocate memory")
 
 
-@cache
-def _pool(process: int, threads: int) -> ThreadPoolExecutor:
-    """One a process: threads do not survive a fork."""
-    return ThreadPoolExecutor(threads, thread_name_prefix="kernels")
+class _Helpers(local):
+    """Of each thread that calls kernels, or they would wait for each other's."""
+
+    def __init__(self) -> None:
+        self._pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
+
+    def pool(self, threads: int) -> ThreadPoolExecutor:
+        """Of so many; one a process, since threads do not survive a fork."""
+        key = os.getpid(), threads
+        if key not in self._pools:
+            self._pools[key] = ThreadPoolExecutor(threads, thread_name_prefix="kernels")
+        return self._pools[key]
+
+
+_helpers = _Helpers()

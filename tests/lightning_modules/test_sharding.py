@@ -141,8 +141,11 @@ def test_a_training_is_that_of_one_process_however_the_ranks_share_latents_and_r
     alone = [fit(store, tmp_path / "one", topk), fit(store, tmp_path / "one-batch", batch_topk)]
 
     def shared(data_parallel: int, tensor_parallel: int) -> list[dict[str, Tensor]]:
-        folder, ranks = tmp_path / f"{data_parallel}x{tensor_parallel}", latent_parallel(data_parallel, tensor_parallel)
-        return [fit(store, folder, topk, **ranks), fit(store, folder / "batch", batch_topk, **ranks)]
+        folder, shape = tmp_path / f"{data_parallel}x{tensor_parallel}", (data_parallel, tensor_parallel)
+        return [
+            fit(store, folder, topk, **latent_parallel(*shape)),
+            fit(store, folder / "batch", batch_topk, **latent_parallel(*shape)),
+        ]
 
     for arrangements in ([(1, 2), (2, 1)], [(2, 2)]):
         ranks = arrangements[0][0] * arrangements[0][1]

@@ -3,6 +3,7 @@
 import json
 import threading
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from time import sleep
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from backbones import Extractor
 from datamodules.activations import ActivationDataModule
 from datamodules.extraction import extract_to_store
+from datamodules.mixing import Cursor
 from datamodules.shards import is_store, read_manifest
 from datamodules.streamed_activations import StreamedActivationDataModule
 from datamodules.text_contexts import TextContexts
@@ -173,13 +175,63 @@ def test_a_cursor_into_another_order_is_refused(make_data, settings, name):
         other.setup("fit")
 
 
-def test_a_cursor_of_another_number_of_devices_is_refused(make_data):
-    state = make_data().train_dataloader().state_dict()
-    other = make_data(stage=None)
-    other.trainer = SimpleNamespace(global_rank=0, world_size=2, strategy=None)
-    other.load_state_dict({"cursor": state})
-    with pytest.raises(UserError, match="set the number of devices back to 1 or start a new run"):
-        other.setup("fit")
+def on_processes(count, make_data, work):
+    """What work(data) gives for each of some processes, for which threads stand."""
+    table, barrier = [None] * count, threading.Barrier(count, timeout=60)
+
+    def process(data):
+        def all_gather(known):
+            table[data.trainer.global_rank] = known
+            barrier.wait()
+            everyone = torch.stack(table)
+            barrier.wait()
+            return everyone
+
+        data.trainer.strategy = SimpleNamespace(all_gather=all_gather, root_device=torch.device("cpu"))
+        return work(data)
+
+    every = [make_data(stage=None) for _ in range(count)]
+    for rank, data in enumerate(every):
+        data.trainer = SimpleNamespace(global_rank=rank, world_size=count, strategy=None)
+        data.setup("fit")
+        data.sample(1)  # loads the model, which threads cannot do at a time
+    with ThreadPoolExecutor(count) as threads:
+        return list(threads.map(process, every))
+
+
+@pytest.mark.parametrize(("stop", "before_lanes"), [(1, True), (20, False)])
+def test_one_process_goes_on_with_the_pass_that_two_have_begun(make_data, stop, before_lanes):
+    """From checkpoints too that were made when a cursor was refused by another number of devices."""
+    make_data()  # the held-out store
+
+    def first_pass(data):
+        loader, batches, state = data.train_dataloader(), [], None
+        while loader.cursor.round == 0:
+            batches += batches_of(loader, 1)
+            if len(batches) == stop:
+                state = json.loads(json.dumps(loader.state_dict()))
+        loader.close()
+        return batches, state
+
+    (one, state), (other, same_state) = on_processes(2, make_data, first_pass)
+    assert state == same_state
+    if before_lanes:
+        state["order"]["the number of devices"] = 2
+        state["cursor"]["leftovers"] = []
+    data = make_data(stage=None)
+    data.load_state_dict({"cursor": state})
+    data.setup("fit")
+    loader = data.train_dataloader()
+    for mine, *parts in zip(batches_of(loader, len(one) - stop), one[stop:], other[stop:], strict=True):
+        assert torch.equal(mine.rows, torch.cat([part.rows for part in parts]))
+        assert torch.equal(mine.activations[0], torch.cat([part.activations[0] for part in parts]))
+    assert loader.cursor == Cursor(1)
+    loader.close()
+
+
+def test_a_batch_that_the_processes_cannot_share_is_told(make_data):
+    with pytest.raises(UserError, match="batch_size 32 cannot be shared evenly by 3 devices"):
+        on_processes(3, make_data, lambda data: None)
 
 
 def trainer(folder, **settings):

@@ -11,11 +11,25 @@ import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
 
+from callbacks import AtomicCheckpointIO
 from datamodules.mixing import Cursor
+from lightning_modules.autoencoders import TopK
+from lightning_modules.sparse_autoencoding import SparseAutoencoding
 from run_store import UserError
+from tests.distributed.ranks import on_ranks
+from tests.distributed.steps import Noted
+from tests.lightning_modules.test_sharding import latent_parallel
 
 PASS = 35
 """Batches of a pass of two lanes."""
+QUIET = {
+    "accelerator": "cpu",
+    "logger": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+    "enable_checkpointing": False,
+    "num_sanity_val_steps": 0,
+}
 
 
 def on_processes(count, make, work, state=None):
@@ -133,18 +147,7 @@ class FileRecorder(LightningModule):
 def test_two_processes_read_their_own_windows_and_stop_together(make_streamed, tmp_path):
     make_streamed()  # the held-out store
     torch.set_num_threads(1)  # a forked process cannot use the threads of its parent
-    fit = Trainer(
-        max_epochs=3,
-        accelerator="cpu",
-        devices=2,
-        strategy="ddp_fork",
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=False,
-        num_sanity_val_steps=0,
-        default_root_dir=tmp_path,
-    )
+    fit = Trainer(max_epochs=3, devices=2, strategy="ddp_fork", default_root_dir=tmp_path, **QUIET)
     fit.fit(FileRecorder(tmp_path), make_streamed(stage=None))
     one, other = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
     assert len(one) == len(other) == 60
@@ -154,3 +157,20 @@ def test_two_processes_read_their_own_windows_and_stop_together(make_streamed, t
     assert windows[1] == {window for window in windows[1] if window % 2 == 1}
     first_pass = [row for rows in one[:30] + other[:30] for row in rows]
     assert len(first_pass) == len(set(first_pass))
+
+
+@pytest.mark.slow
+def test_groups_of_ranks_that_share_latents_read_as_so_many_processes(make, tmp_path):
+    def rows(groups, ranks):
+        def work(_):
+            noted = Noted()
+            settings = {**QUIET, **latent_parallel(groups, ranks), "limit_val_batches": 0, "max_steps": PASS}
+            trainer = Trainer(callbacks=[noted], plugins=[AtomicCheckpointIO()], default_root_dir=tmp_path, **settings)
+            trainer.fit(SparseAutoencoding(TopK(24, 4), sample_rows=200), make())
+            return noted.rows["train"]
+
+        return on_ranks(work, groups * ranks)
+
+    one, other = rows(2, 1)
+    assert len(one) == len(other) == PASS
+    assert rows(2, 2) == [one, one, other, other]

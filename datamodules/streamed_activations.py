@@ -49,7 +49,8 @@ class StreamedActivationDataModule(StoredRows[StreamingLoader]):
         batch_size: Rows in a batch, over all devices together.
         epoch_batches: Batches that the Trainer counts as an epoch, since how many a pass gives shows only at its end.
         pool_windows: Windows of text (each `text.batch_size × text.window_batches` contexts) in a pool, on each
-            device: more mix better and take more memory, in which there are three pools at most.
+            device: more mix better and take more memory, in which there are three pools at most (of each lane, where
+            a pass goes on on fewer devices than began it).
         hook_points: Which of the extractor's hook points to train on; null takes all of them.
         held_out_tokens: The held-out store is made of at most so many tokens.
         validation_share: The expected share of documents held out for validation.
@@ -218,12 +219,13 @@ class StreamedActivationDataModule(StoredRows[StreamingLoader]):
             self._order(),
             self.fill,
             self._stored_loader,
+            self._rank,
             self._agree,
             self.ahead,
         )
 
     def _pools(self) -> TextPools:
-        return TextPools(self.extractor, self.text, list(self.shapes), self.pool_windows, self._in_training, self._rank)
+        return TextPools(self.extractor, self.text, list(self.shapes), self.pool_windows, self._in_training)
 
     def _in_training(self, document: str) -> bool:
         return self._split_of(document) == "train"
@@ -252,12 +254,14 @@ class StreamedActivationDataModule(StoredRows[StreamingLoader]):
             self._filled = store, self._split(store)["train"]
         return self._filled
 
-    def _agree(self, mine: list[int]) -> list[list[int]]:
+    def _agree(self, known: list[list[int]]) -> list[list[int]]:
         if self._rank.world_size == 1:
-            return [mine]
+            return known
         strategy = self.trainer.strategy  # type: ignore[union-attr]
-        everyone: list[list[int]] = strategy.all_gather(torch.tensor(mine, device=strategy.root_device)).tolist()
-        return everyone
+        everyone = strategy.all_gather(torch.tensor(known, device=strategy.root_device))
+        # who mixes a lane says the same of it, whoever does not says -1
+        agreed: list[list[int]] = everyone.amax(dim=0).tolist()
+        return agreed
 
     def _order(self) -> dict[str, Any]:
         """What decides the order of the rows; plain, so that a checkpoint can hold it."""
@@ -268,7 +272,6 @@ class StreamedActivationDataModule(StoredRows[StreamingLoader]):
             "block_rows": self.block_rows,
             "fill": None if self.fill is None else "a folder",
             "seed": self.seed,
-            "the number of devices": self._rank.world_size,
             **{f"{split}_share": share for split, share in self.shares.items()},
             **{f"text.{name}": value for name, value in self.text.describe().items()},
         }

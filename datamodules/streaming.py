@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
-from itertools import count
 from pathlib import Path
 from typing import Any, ClassVar
 
 from datamodules.ahead import Ahead
-from datamodules.mixing import Agree, Cursor, Pool, mix
-from datamodules.shards import ActivationBatch, TrainingLoader, is_store
+from datamodules.lanes import Lanes
+from datamodules.mixing import Agree, Cursor, Pools, mix
+from datamodules.shards import ALONE, ActivationBatch, Rank, TrainingLoader, is_store
 from datamodules.text_pools import TextPools
 from run_store import UserError
+
+RANKS = "the number of devices"
+"""Among what decided the order where checkpoints were made before a cursor knew its lanes: each rank was one."""
 
 
 @dataclass(eq=False)
@@ -23,15 +26,19 @@ class StreamingLoader:
     epoch; so an epoch is `length` batches, wherever in a pass it begins and ends. An iteration goes on at the cursor,
     and an epoch where the one before has ended.
 
+    A pass is made of as many lanes as there are processes where it begins. Whatever number goes on within it gives the
+    same batches.
+
     Args:
         pools: Reads the text; each pass anew.
         length: Batches of an epoch.
-        batch_size: Rows of a batch over all ranks.
+        batch_size: Rows of a batch over all processes.
         seed: Decides the order of the rows, with the number of the pass.
         order: All settings that decide the order, under their names, as plain JSON values.
         fill: Folder of a store that the first pass fills; later passes read it, and the first one if it is there.
         stored: Makes a loader of a store's training rows.
-        agree: How ranks tell each other numbers.
+        rank: Which part of a batch this process reads.
+        agree: How processes tell each other numbers of the lanes that they mix.
         ahead: Whether a background thread makes the next pool while one is trained on. The batches are the same.
     """
 
@@ -45,7 +52,8 @@ class StreamingLoader:
     order: dict[str, Any]
     fill: Path | None = None
     stored: Callable[[], TrainingLoader] | None = None
-    agree: Agree = lambda mine: [mine]
+    rank: Rank = ALONE
+    agree: Agree = lambda known: known
     ahead: bool = True
     epoch: int = 0
     batch: int = 0
@@ -53,14 +61,14 @@ class StreamingLoader:
     first_stored: int | None = None
     """The first pass that reads the store."""
     _stream: Generator[tuple[ActivationBatch, Cursor]] | None = None
-    _source: Ahead[Pool] | Generator[Pool] | None = None
+    _source: Ahead[Pools] | Generator[Pools] | None = None
 
     def __post_init__(self) -> None:
         if self.fill is not None:
             self.first_stored = 0 if is_store(self.fill) else 1
-        if self.batch_size % self.pools.rank.world_size:
+        if self.batch_size % self.rank.world_size:
             raise UserError(
-                f"batch_size {self.batch_size} cannot be shared evenly by {self.pools.rank.world_size} devices: "
+                f"batch_size {self.batch_size} cannot be shared evenly by {self.rank.world_size} devices: "
                 "make it a multiple of their number"
             )
 
@@ -121,6 +129,8 @@ class StreamingLoader:
                 )
         self.close()
         self.epoch, self.batch, self.cursor = state["epoch"], state["batch"], Cursor.of(state["cursor"])
+        if RANKS in state["order"] and self.cursor.batch:
+            self.cursor = self.cursor.begun(state["order"][RANKS])
         self.first_stored = state["first_stored"]
 
     def _passes(self) -> Generator[tuple[ActivationBatch, Cursor]]:
@@ -139,21 +149,24 @@ class StreamingLoader:
         return self.first_stored is not None and round_ >= self.first_stored
 
     def _streamed_pass(self, start: Cursor) -> Iterator[tuple[ActivationBatch, Cursor]]:
-        rank = self.pools.rank
+        start = start.begun(self.rank.world_size)
         if self._source is None:
             self._source = self._streamed_pools(start)
             if self.ahead:
                 self._source = Ahead(self._source, self.pools.device)
-        yield from mix(self._source, start, self.seed, self.batch_size // rank.world_size, rank.rank, self.agree)
+        yield from mix(self._source, start, self.seed, self._lanes_of(start), self.agree)
 
-    def _streamed_pools(self, start: Cursor) -> Generator[Pool]:
-        """Those of this pass and of the passes after it, so that the first of a pass is made ahead too."""
-        first = start.first_pool(self.pools.rank.rank)
-        for round_ in count(start.round):
-            if self._reads_store(round_) or self.pools.stopped.is_set():
-                return
-            yield from self.pools.read(first, None if self.fill is None or is_store(self.fill) else self.fill)
-            first = 0
+    def _streamed_pools(self, start: Cursor) -> Generator[Pools]:
+        """Those of this pass and of the passes after it, so that the first of a pass are made ahead too."""
+        while not (self._reads_store(start.round) or self.pools.stopped.is_set()):
+            lanes = self._lanes_of(start)
+            first = {lane: start.leftovers[lane].pool for lane in lanes.places()}
+            fill = None if self.fill is None or is_store(self.fill) else self.fill
+            yield from self.pools.read(first, lanes.number, fill)
+            start = Cursor(start.round + 1).begun(self.rank.world_size)
+
+    def _lanes_of(self, start: Cursor) -> Lanes:
+        return Lanes(len(start.leftovers), self.batch_size, self.rank)
 
     def _stored_pass(self, start: Cursor) -> Iterator[tuple[ActivationBatch, Cursor]]:
         assert self.stored is not None  # wherever there is a store to fill
@@ -162,4 +175,4 @@ class StreamingLoader:
         for batch in loader:
             # the loader's own is 0 after its last batch, but only once that was asked for
             whole = loader.batch == len(loader)
-            yield batch, Cursor(start.round + 1) if whole else start._replace(batch=loader.batch)
+            yield batch, Cursor(start.round + 1) if whole else Cursor(start.round, batch=loader.batch)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
@@ -15,8 +15,8 @@ from torch import Tensor
 
 from backbones import CapturedRows, RowExtractor
 from datamodules.extraction import Extraction
-from datamodules.mixing import Pool
-from datamodules.shards import SHARD_BYTES, Rank
+from datamodules.mixing import Pool, Pools
+from datamodules.shards import SHARD_BYTES
 from datamodules.text import TokenWindow
 from datamodules.text_contexts import TextContexts
 
@@ -28,8 +28,8 @@ Rows = tuple[tuple[Tensor, ...], Tensor]  # activations [rows, d] per hook point
 class TextPools:
     """Reads the rows of training documents out of a text, pool by pool.
 
-    A pool is `windows` windows of the text a rank, which the ranks read in turn: window by window, so that none runs
-    far ahead of the others in the corpus. All ranks tokenise everything; each forwards its own.
+    A pool is `windows` windows of a lane. Those of the text belong to the lanes in turn, so that none runs far ahead of
+    the others in the corpus. All processes tokenise everything; each forwards the windows of the lanes that it mixes.
     """
 
     extractor: RowExtractor
@@ -38,7 +38,6 @@ class TextPools:
     windows: int
     in_training: Callable[[str], bool]
     """Whether a document, by its name, is trained on."""
-    rank: Rank = field(default_factory=Rank)
     shard_bytes: int = SHARD_BYTES
     """Upper bound of one hook point's data in a shard of the store that is filled."""
     stopped: Event = field(default_factory=Event)
@@ -50,46 +49,56 @@ class TextPools:
         """Where the model is."""
         return self.extractor.device
 
-    def read(self, first: int = 0, fill: Path | None = None) -> Generator[Pool]:
-        """Yields the pools from number `first` on, to the end of the text.
+    def read(self, first: Mapping[int, int], lanes: int = 1, fill: Path | None = None) -> Generator[Pools]:
+        """Yields the pools of some lanes, to the end of the text.
 
         Args:
-            first: Number of the first pool to yield.
+            first: By lane that is read, the number of its first pool.
+            lanes: That the windows belong to.
             fill: Folder of a store that takes the rows of all documents too, from the window on where a filling before
-                has stopped, and is whole before the last pool is yielded.
+                has stopped, and is whole before the last pools are yielded.
 
         Raises:
             UserError: the text or the model cannot be read, or the folder cannot take the store.
         """
         text = copy.copy(self.text)  # it remembers how far it was read
         with Extraction(self.extractor, text, fill, self.shard_bytes) if fill else nullcontext() as filling:
-            wanted = first * self.windows * self.rank.world_size
+            wanted = min(first.values()) * self.windows * lanes
             start = min(wanted, filling.next_window) if filling else wanted
             reading = text.windows(start)
             for window in islice(reading, wanted - start):
                 if self.stopped.is_set():
                     return
                 self._forward(window, filling)
-            yield from self._pools(reading, first, text, filling)
+            yield from self._pools(reading, first, lanes, text, filling)
 
     def _pools(
-        self, reading: Iterator[TokenWindow], number: int, text: TextContexts, filling: Extraction | None
-    ) -> Iterator[Pool]:
-        training, together = _TrainingDocuments(text, self.in_training), self.windows * self.rank.world_size
-        last = False
+        self,
+        reading: Iterator[TokenWindow],
+        first: Mapping[int, int],
+        lanes: int,
+        text: TextContexts,
+        filling: Extraction | None,
+    ) -> Iterator[Pools]:
+        training, together = _TrainingDocuments(text, self.in_training), self.windows * lanes
+        number, last = min(first.values()), False
         while not last:
-            kept, read = list[Rows](), 0
+            kept: dict[int, list[Rows]] = {lane: [] for lane in first if first[lane] <= number}
+            read = 0
             for window in islice(reading, together):
                 if self.stopped.is_set():
                     return
                 read += 1
-                if window.number % self.rank.world_size == self.rank.rank:
-                    kept.append(self._training_rows(window, self._forward(window, filling), training))
-            # a pool that is cut short is the last; a text that ends with a whole one ends with an empty one
+                parts = kept.get(window.number % lanes)
+                if parts is not None or filling:
+                    captured = self._forward(window, filling)
+                if parts is not None:
+                    parts.append(self._training_rows(window, captured, training))
+            # pools that are cut short are the last; a text that ends with whole ones ends with empty ones
             last = read < together
             if last and filling:
                 filling.finish()
-            yield Pool(number, last, *self._joined(kept))
+            yield Pools(number, last, {lane: Pool(*self._joined(parts)) for lane, parts in kept.items()})
             number += 1
 
     def sample(self, rows: int) -> Rows:

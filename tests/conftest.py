@@ -24,6 +24,18 @@ hypothesis.settings.register_profile("fulgurite", deadline=None, derandomize=IN_
 hypothesis.settings.load_profile("fulgurite")
 
 
+@pytest.hookimpl(tryfirst=True)  # before those that are not asked for go
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of a test that is `first_is_fast` all but the first of its parameters are slow."""
+    seen = set()
+    for item in items:
+        if item.get_closest_marker("first_is_fast"):
+            name = item.nodeid.partition("[")[0]
+            if name in seen:
+                item.add_marker(pytest.mark.slow)
+            seen.add(name)
+
+
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     """The same random numbers for a test whatever ran before it. Tests without torch do not pay for importing it."""

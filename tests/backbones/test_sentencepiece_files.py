@@ -90,6 +90,7 @@ texts = st.lists(
 )
 
 
+@pytest.mark.first_is_fast
 @settings(max_examples=60)
 @given(parts=texts)
 def test_ids_are_the_librarys_own(both, parts):

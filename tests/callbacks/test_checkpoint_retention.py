@@ -89,6 +89,7 @@ def test_settings_that_make_no_sense_are_refused_before_the_first_step(data, tmp
     assert not (tmp_path / "lightning_logs/version_0/checkpoints").exists()
 
 
+@pytest.mark.slow
 def test_a_budget_holds_and_one_smaller_than_two_checkpoints_is_refused(data, tmp_path):
     _, checkpoints = run(data, tmp_path / "measure", CheckpointRetention(), max_steps=1)
     size = checkpoints[-1].bytes

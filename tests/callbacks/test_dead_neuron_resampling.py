@@ -222,6 +222,7 @@ def test_whatever_an_optimiser_remembers_of_the_latents_is_forgotten(make):
     assert all(torch.equal(optimizer.state[other][key], value) for key, value in untouched.items())
 
 
+@pytest.mark.first_is_fast
 @pytest.mark.parametrize(("stop_after", "accumulate"), [(7, 1), (8, 1), (9, 1), (8, 2)])
 def test_a_resumed_run_is_bit_identical_to_an_uninterrupted_one(data, store, tmp_path, stop_after, accumulate):
     """Stopped before a resampling, at one and after it."""

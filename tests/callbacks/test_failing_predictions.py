@@ -24,6 +24,7 @@ def told_by(folder, parts, callback, *others, **settings):
     return fit, [sentence for sentence in told if "took" not in sentence]
 
 
+@pytest.mark.first_is_fast
 @pytest.mark.parametrize("content", [None, "", '{"prompt": 3}', '{"prompt": "a"'])
 def test_a_missing_or_malformed_file_is_one_sentence_and_training_goes_on(parts, tmp_path, content):
     file = tmp_path / "samples.jsonl"
@@ -116,6 +117,7 @@ class FullDisk(Callback):
             self.path.rmdir()
 
 
+@pytest.mark.slow
 def test_what_cannot_be_written_is_kept_and_written_later(parts, tmp_path):
     disk = FullDisk(tmp_path / "predictions.sqlite", 2)
     _, (first, last) = told_by(tmp_path, parts, SamplePredictions(**SHORT), disk, max_epochs=3)
@@ -124,6 +126,7 @@ def test_what_cannot_be_written_is_kept_and_written_later(parts, tmp_path):
     assert sorted({each.step for each in kept(tmp_path)[1]}) == [4, 8, 12]
 
 
+@pytest.mark.first_is_fast
 def test_what_is_lost_is_counted(parts, tmp_path):
     disk = FullDisk(tmp_path / "predictions.sqlite", 99)
     fit, told = told_by(tmp_path, parts, SamplePredictions(**SHORT), disk)

@@ -21,6 +21,7 @@ def demand_same(left, right):
     assert not [name for name in left if not torch.equal(left[name], right[name])]
 
 
+@pytest.mark.first_is_fast
 @pytest.mark.parametrize("settings", [{}, {"sample_frequency": "step", "every_n_steps": 1}])
 def test_weights_are_those_of_a_training_without_predictions(parts, tmp_path, settings):
     _, without = fitted(tmp_path / "without", parts)
@@ -57,6 +58,7 @@ class StopAfter(Callback):
             raise KeyboardInterrupt
 
 
+@pytest.mark.first_is_fast
 def test_a_resumed_training_rewrites_its_predictions_and_doubles_none(parts, tmp_path):
     settings = {"sample_frequency": "step", "every_n_steps": 2}
 

@@ -64,6 +64,7 @@ def train(folder, resume=None, **settings):
 EPOCHS, STEPS = {"max_epochs": 3}, {"max_steps": 3 * STEPS_OF_AN_EPOCH}
 
 
+@pytest.mark.first_is_fast
 @pytest.mark.parametrize(
     ("step", "length"),
     [(1, EPOCHS), (4, EPOCHS), *((n * STEPS_OF_AN_EPOCH, length) for n in (1, 2) for length in (EPOCHS, STEPS))],

@@ -38,6 +38,7 @@ def test_every_epoch_keeps_the_same_five_samples(parts, tmp_path):
     assert {each.prediction["kind"] for each in found} <= {"latents", "retrieval"}
 
 
+@pytest.mark.first_is_fast
 @pytest.mark.parametrize(
     ("settings", "steps"),
     [
@@ -62,6 +63,7 @@ def test_an_accumulated_batch_is_no_step(parts, tmp_path):
     assert len(found) == 20
 
 
+@pytest.mark.first_is_fast
 @pytest.mark.parametrize("verb", ["validate", "test"])
 def test_a_measurement_keeps_nothing(parts, tmp_path, verb):
     model, data = parts()
@@ -107,6 +109,7 @@ def test_samples_of_a_file_with_ground_truth_where_there_is_one(parts, tmp_path)
 # ---- for whom
 
 
+@pytest.mark.first_is_fast
 @pytest.mark.parametrize(("job", "user"), [("job-1", "ada"), ("", ""), (None, None)])
 def test_records_carry_the_ids_of_job_and_user(parts, tmp_path, monkeypatch, job, user):
     for name, value in {"JOB_ID": job, "JOB_USER_ID": user}.items():

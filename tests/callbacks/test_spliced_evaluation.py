@@ -222,6 +222,7 @@ def test_each_member_of_a_sweep_is_spliced_in_at_its_own_hook_points(gpt2_data, 
     assert scores["first/val/ce_zero_ablation"] != scores["second/val/ce_zero_ablation"]
 
 
+@pytest.mark.slow
 def test_a_transcoder_replaces_its_output_from_its_input(gpt2_data, tmp_path):
     """What leaves the first layer enters the second: reconstructing one from the other is the identity."""
     model = perfect([WIDTH, WIDTH], Transcoder())
@@ -233,6 +234,7 @@ def test_a_transcoder_replaces_its_output_from_its_input(gpt2_data, tmp_path):
     assert scores["val/ce_spliced"] == pytest.approx(scores["val/ce_zero_ablation"], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_a_training_is_followed_only_when_that_is_asked_for(gpt2_data, tmp_path):
     def logged(callback):
         fit = trainer(tmp_path, callback, limit_train_batches=4, max_epochs=1, num_sanity_val_steps=1)

@@ -39,6 +39,7 @@ def test_all_parts_pass(check):
     assert out.splitlines()[-1] == "4 of 4 parts passed"
 
 
+@pytest.mark.slow
 def test_json_alone_is_on_stdout(check):
     code, out, _ = check("--json")
     found = json.loads(out)
@@ -56,6 +57,7 @@ def test_only_what_is_named_is_carried_out(check):
     assert [part["part"] for part in json.loads(out)["parts"]] == ["loading", "quality"]
 
 
+@pytest.mark.first_is_fast
 @pytest.mark.parametrize(
     ("part", "setting", "limit", "figure"),
     [

@@ -83,6 +83,7 @@ def test_what_is_left_of_the_run(arguments, capsys):
     assert list(run.glob("**/projector_config.pbtxt"))
 
 
+@pytest.mark.first_is_fast
 @pytest.mark.parametrize(
     ("more", "sentence"),
     [

@@ -131,6 +131,7 @@ def test_given_paths_win(config, store, tmp_path, monkeypatch):
     assert read_record(run).environment["name"] == "colab"
 
 
+@pytest.mark.first_is_fast
 @pytest.mark.parametrize("setting", ["run.folder", "run.stores", "data.store"])
 def test_a_place_of_windows_is_one_sentence(config, tmp_path, capsys, setting):
     assert main(["fit", "--config", config, f"--{setting}", r"D:\data\x"]) == 2
@@ -139,6 +140,7 @@ def test_a_place_of_windows_is_one_sentence(config, tmp_path, capsys, setting):
     assert [path.name for path in tmp_path.iterdir()] == ["job.yaml"]
 
 
+@pytest.mark.slow
 def test_a_config_written_on_windows_means_the_same_folders(config, store, tmp_path):
     assert main(["fit", "--config", config, "--data.store", str(store), "--run.folder", r"all\runs"]) == 0
     (run,) = (tmp_path / "all" / "runs").glob("tiny/spec-*/v*")

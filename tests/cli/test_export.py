@@ -70,6 +70,7 @@ def validated(config, capsys, *more):
     return {row[1].strip(): float(row[2]) for row in rows}
 
 
+@pytest.mark.first_is_fast
 @pytest.mark.parametrize("format", ["saelens", "safetensors"])
 def test_what_is_exported_and_imported_measures_the_same(job, run, tmp_path, capsys, format):
     config, _ = job
@@ -84,6 +85,7 @@ def test_what_is_exported_and_imported_measures_the_same(job, run, tmp_path, cap
         assert measured[name] == pytest.approx(expected[name], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_fit_starts_from_what_was_imported(job, run, tmp_path, capsys):
     assert exported(run, tmp_path / "files") == 0
     assert main(["import", str(tmp_path / "files"), "--output", str(tmp_path / "imported")]) == 0
@@ -216,6 +218,7 @@ def test_help_does_not_import_torch(verb):
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True).returncode == 0
 
 
+@pytest.mark.slow
 def test_a_checkpoint_by_its_path_is_measured(job, run, capsys):
     newest = sorted((run / "checkpoints").iterdir())[-1]
     expected = validated(job[0], capsys, "--resume", str(run))

@@ -93,6 +93,7 @@ def test_tensorboard_holds_scalars_a_density_histogram_and_a_page_of_snippets(fi
     assert re.search(r"\| [\d.]+ \| .*\*\*.+\*\*", page)
 
 
+@pytest.mark.slow
 def test_a_second_run_reuses_the_store(job, capsys):
     before = {path: path.stat().st_mtime_ns for path in job.store.rglob("*")}
     assert main(job.arguments("--trainer.max_epochs", "1")) == 0
@@ -109,6 +110,7 @@ def test_a_finished_run_is_skipped_without_a_model_weights_or_data(copy, capsys)
     assert {path: path.stat().st_mtime_ns for path in copy.run.rglob("*")} == before
 
 
+@pytest.mark.slow
 def test_what_is_lost_of_a_finished_run_is_trained_again(copy, capsys, finished):
     damaged = newest(copy.run)
     (damaged / "state.ckpt").write_bytes((damaged / "state.ckpt").read_bytes()[:-1])
@@ -122,6 +124,7 @@ def test_what_is_lost_of_a_finished_run_is_trained_again(copy, capsys, finished)
     assert completion_of(copy.run).complete
 
 
+@pytest.mark.slow
 def test_a_resume_sweeps_what_a_killed_save_has_left_and_keeps_older_configs(copy, finished):
     run = copy.run
     set_status(run, "running")
@@ -167,6 +170,7 @@ def test_force_new_starts_the_next_variant_and_toggled_identity_another_folder(c
     assert sorted(map(sorted, by_identity.values())) == [["v1"], ["v1", "v2"]]
 
 
+@pytest.mark.first_is_fast
 @pytest.mark.parametrize("source", ["run", "path", "best"])
 def test_a_new_run_starts_from_the_weights_of_another(copy, source, capsys):
     parent = copy.run
@@ -202,6 +206,7 @@ def test_validate_without_a_run_says_how_to_name_one(job, capsys):
     assert "there is no run of these settings" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_mistake_that_lightning_finds_is_one_line_and_leaves_no_run(job, capsys):
     assert main(job.arguments("--trainer.enable_progress_bar", "false")) == 2
     errors = capsys.readouterr().err.splitlines()
@@ -210,6 +215,7 @@ def test_a_mistake_that_lightning_finds_is_one_line_and_leaves_no_run(job, capsy
     assert job.folders() == []
 
 
+@pytest.mark.slow
 def test_a_failure_is_recorded_with_its_traceback_and_a_plain_fit_goes_on(job, capsys):
     broken = ("--model.optimizer.lr", "1e30", "--model.normalization", "null")
     assert main(job.arguments(*broken)) == 2

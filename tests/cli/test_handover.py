@@ -27,6 +27,7 @@ def change_record(run: Path, **changes: object) -> None:  # noqa: F811
     (run / "metadata.json").write_text(json.dumps(content | changes))
 
 
+@pytest.mark.first_is_fast
 @pytest.mark.parametrize("format", ["saelens", "safetensors"])
 def test_lineage_goes_with_the_weights(run, tmp_path, format):  # noqa: F811
     change_record(run, lineage=json.loads((run / "metadata.json").read_text())["lineage"] | {"parent_run": "f00d"})

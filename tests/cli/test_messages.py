@@ -67,6 +67,7 @@ MISTAKES = {
 }
 
 
+@pytest.mark.first_is_fast
 @pytest.mark.parametrize("name", MISTAKES)
 def test_a_mistake_is_one_line_and_exit_code_2(name, capsys):
     arguments, expected = MISTAKES[name]

@@ -22,6 +22,7 @@ def config(tmp_path, monkeypatch):
     return str(tmp_path / "job.yaml")
 
 
+@pytest.mark.slow
 def test_a_training_reads_a_url_and_is_the_same_run(config, store, tmp_path, capsys):
     shutil.copytree(store, tmp_path / "bucket" / "known")
     url = f"file://{tmp_path}/bucket"

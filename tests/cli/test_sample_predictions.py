@@ -109,6 +109,7 @@ def test_what_is_left_out_has_its_default(job, with_callback):
     }
 
 
+@pytest.mark.first_is_fast
 @pytest.mark.parametrize(
     ("settings", "told"),
     [

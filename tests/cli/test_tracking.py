@@ -66,6 +66,7 @@ def test_off_leaves_our_own_files_and_no_others(fit):
     assert read_record(run).metrics["val/fvu"] > 0
 
 
+@pytest.mark.slow
 def test_without_its_package_a_tracker_is_told_once_and_the_run_is_complete(fit, monkeypatch, capsys):
     monkeypatch.setattr("tracking.mlflow_tracker.find_spec", lambda name: None)
     monkeypatch.setattr("tracking.wandb_tracker.find_spec", lambda name: None)

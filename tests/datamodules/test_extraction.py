@@ -297,6 +297,7 @@ def extract_together(folder, make, count, stop=None):
         return list(pool.map(extract, range(count)))
 
 
+@pytest.mark.first_is_fast
 @pytest.mark.parametrize("count", [2, 3, 11])
 def test_several_processes_write_what_one_would(tmp_path, make, count):
     extract_to_store(*make(), tmp_path / "one", SHARD_BYTES)

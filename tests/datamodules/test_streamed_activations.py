@@ -114,6 +114,7 @@ def test_the_thread_changes_no_bit(make_data):
     assert same(*runs)
 
 
+@pytest.mark.first_is_fast
 @pytest.mark.parametrize("stop", [1, 7, 20, 33, 50, 53])
 def test_a_loader_goes_on_from_its_state(make_data, stop):
     """In the first segment, later, at an epoch's end, near a pass's end and in the second pass."""
@@ -182,6 +183,7 @@ def uninterrupted():
     return {}
 
 
+@pytest.mark.first_is_fast
 @pytest.mark.parametrize(
     ("stop_after", "fill"), [(1, False), (20, False), (37, False), (45, False), (13, True), (37, True), (45, True)]
 )

@@ -63,6 +63,7 @@ def test_no_row_is_trained_on_twice_nor_measured_on(tmp_path):
     assert len(torch.cat([trained, *held_out]).unique()) == len(trained) + 500
 
 
+@pytest.mark.first_is_fast
 @pytest.mark.parametrize("stop_after", [11, 26, 30])
 def test_a_resumed_run_is_bit_identical_to_an_uninterrupted_one(tmp_path, stop_after):
     straight = module()

@@ -101,6 +101,7 @@ def test_a_filling_takes_the_windows_of_all_lanes(make_pools, whole, tmp_path):
         assert all(torch.equal(a, b) for a, b in zip(rows_of(made, lane), rows_of(expected, lane), strict=True))
 
 
+@pytest.mark.first_is_fast
 @pytest.mark.parametrize(("killed_after", "go_on_at"), [(3, 0), (3, 2), (3, 3), (6, 1), (6, 6)])
 def test_a_filling_goes_on_wherever_the_training_does(make_pools, whole, tmp_path, killed_after, go_on_at):
     """With the store behind the training (its last rows are in no whole shard) and ahead of it."""

@@ -74,6 +74,7 @@ def test_saelens_computes_the_same(computed, name):
     assert (latents != 0).any()
 
 
+@pytest.mark.first_is_fast
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_read_back_computes_the_same(tmp_path, name):
     models = cases()

@@ -94,6 +94,7 @@ def demand_same(left, right):
     assert all(torch.equal(left[name], right[name]) for name in left)
 
 
+@pytest.mark.first_is_fast
 @pytest.mark.parametrize("loss", [InfoNCE(), Triplet()], ids=["info_nce", "triplet"])
 def test_it_learns_and_says_what_it_has_gained(tmp_path, parts, loss):
     module, data = parts(loss, score_spaces={"short": Cosine(dimensions=8), "binary": Binary()})
@@ -157,6 +158,7 @@ SETTINGS = {
 }
 
 
+@pytest.mark.first_is_fast
 @pytest.mark.parametrize("saved_at", [5, 8])
 @pytest.mark.parametrize("name", SETTINGS)
 def test_a_resumed_training_is_bit_for_bit_the_same(tmp_path, parts, name, saved_at):

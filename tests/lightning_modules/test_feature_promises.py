@@ -68,6 +68,7 @@ def test_every_parameter_has_a_finite_gradient_that_is_not_zero_at_the_first_ste
         variant.after_optimizer_step()
 
 
+@pytest.mark.first_is_fast
 def test_a_training_reports_every_loss_apart_and_what_validation_measures(variant, tmp_path):
     features = FeatureSettings(d=D, count=S, mean_l0=2.0)
     data = SyntheticActivations(features, batch_size=64, train_rows=256, validation_rows=128)
@@ -107,6 +108,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.first_is_fast
 @pytest.mark.parametrize("setting", REFUSED)
 def test_a_setting_that_cannot_be_is_refused_by_name_before_anything_is_trained(setting, tmp_path, capsys):
     assert main(["fit", f"--config={CONFIGS}/synthetic.yaml", f"--run.folder={tmp_path}", f"--{setting}"]) == 2

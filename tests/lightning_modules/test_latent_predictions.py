@@ -47,6 +47,7 @@ def texts_of(module, *arguments):
         return predictor, predictor.answers()
 
 
+@pytest.mark.first_is_fast
 @pytest.mark.parametrize("known", [True, False])
 @pytest.mark.parametrize(
     ("autoencoder", "hook_points"),

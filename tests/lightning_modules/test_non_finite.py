@@ -180,6 +180,7 @@ def test_a_bad_row_of_the_store_is_named_in_sentence_and_file(store, tmp_path):
     assert all(parameter.isfinite().all() for parameter in model.parameters())
 
 
+@pytest.mark.first_is_fast
 @pytest.mark.parametrize("name", WRONG)
 @pytest.mark.parametrize("optimizer", ["fused", "foreach", "sgd", "adamw"])
 def test_skip_leaves_weights_and_moments_bit_for_bit_and_goes_on(data, tmp_path, name, optimizer):

@@ -45,6 +45,7 @@ class Recorder(Callback):
         self.steps.append({name: float(value) for name, value in trainer.callback_metrics.items()})
 
 
+@pytest.mark.first_is_fast
 @pytest.mark.parametrize("autoencoder", [TopK(24, 3), ReLU(24, l1_coefficient=0.003)], ids=["topk", "relu"])
 def test_a_training_learns_and_logs_every_term_apart(data, tmp_path, autoencoder):
     recorder = Recorder()
@@ -77,6 +78,7 @@ def states(model):
     return {name: value.clone() for name, value in model.state_dict().items()}
 
 
+@pytest.mark.first_is_fast
 @pytest.mark.parametrize("stop_after", [1, 11, 13, 26, 30])
 def test_a_resumed_run_is_bit_identical_to_an_uninterrupted_one(data, store, tmp_path, stop_after):
     """In mid-epoch, at a validation in mid-epoch (13), at the end of an epoch and in the second."""

@@ -105,6 +105,7 @@ class Spoils(Callback):
                 pl_module.members[self.name].autoencoder.b_dec.copy_(self.kept)
 
 
+@pytest.mark.first_is_fast
 @pytest.mark.parametrize("policy", ["skip", "roll_back"])
 def test_a_bad_member_loses_its_own_step_and_no_other_is_touched(data, tmp_path, policy, recwarn):
     chosen = {"good": Member(), "bad": Member(TopK(24, 5)), "fine": Member(ReLU(24))}

@@ -87,6 +87,7 @@ def test_a_failed_save_leaves_the_checkpoint_of_that_step_as_it_was(tmp_path):
     assert (path / "state.ckpt").read_bytes() == b"old"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [1, 2], ids=["of a step saved before", "of a new step"])
 def test_a_kill_at_any_moment_of_a_save_leaves_a_checkpoint_to_go_on_from(tmp_path, step):
     """The old state or the new one, never neither and never half of one."""
@@ -105,6 +106,7 @@ def test_a_kill_at_any_moment_of_a_save_leaves_a_checkpoint_to_go_on_from(tmp_pa
     assert moments > 8
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_moment_of_a_removal_leaves_nothing_that_looks_whole(tmp_path):
     moments = 0
     while True:

@@ -46,6 +46,7 @@ def test_a_killed_search_gets_the_suggestions_of_an_uninterrupted_one(tmp_path):
     assert begun[:12] + rest == whole
 
 
+@pytest.mark.slow
 def test_a_kill_between_two_values_of_a_suggestion_changes_nothing(tmp_path):
     whole = suggested(Study(tmp_path / "whole.sqlite", SPACE, "max", 1), 4)
     killed = Study(tmp_path / "killed.sqlite", SPACE, "max", 1)

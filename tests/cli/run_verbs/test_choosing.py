@@ -25,6 +25,7 @@ def runs(complete_run: Any) -> dict[str, Any]:
     }
 
 
+@pytest.mark.first_is_fast
 @pytest.mark.parametrize(
     ("arguments", "best"),
     [
@@ -81,6 +82,7 @@ def test_a_training_that_starts_from_the_best_asks_the_same_question(
     assert json.loads(printed("best", "--name", "sae", "--json"))["remembered"]
 
 
+@pytest.mark.first_is_fast
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [

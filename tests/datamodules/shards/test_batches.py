@@ -166,6 +166,7 @@ class SaveEverywhere(Callback):
         self.save(trainer, "epoch")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [1.0, 5], ids=["whole epochs", "limited epochs"])
 @pytest.mark.parametrize("validate_every", [1.0, 3], ids=["validation at the end", "validation within"])
 def test_a_run_resumed_from_any_checkpoint_reads_what_an_uninterrupted_one_does(tmp_path, store, limit, validate_every):

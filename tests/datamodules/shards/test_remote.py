@@ -74,6 +74,7 @@ def taken(folder):
         return sum(path.stat().st_size for path in Path(folder).iterdir())
 
 
+@pytest.mark.first_is_fast
 @pytest.mark.parametrize("kind", ["http", "file", "memory"])
 @pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
 def test_what_is_read_is_what_a_local_copy_gives(tmp_path, rows_of_documents, write_store, kind, dtype, request):
@@ -97,6 +98,7 @@ def test_what_is_read_is_what_a_local_copy_gives(tmp_path, rows_of_documents, wr
         store.close()
 
 
+@pytest.mark.first_is_fast
 @pytest.mark.parametrize(("mixed", "world_size"), [(1, 1), (3, 2), (None, 1)])
 def test_batches_are_those_of_the_local_store_and_the_cache_stays_in_its_bounds(
     tmp_path, local, server, mixed, world_size
@@ -156,6 +158,7 @@ def test_counts_of_documents_are_kept(tmp_path, local, server):
     assert set(after) == {"manifest.json", "document_names.json"}
 
 
+@pytest.mark.first_is_fast
 @pytest.mark.parametrize("fault", [503, 500, "cut", "slow"])
 def test_what_passes_is_tried_again_part_by_part(tmp_path, local, server, fault):
     server.faults["*"] = [fault, fault, fault]

@@ -79,6 +79,7 @@ def test_a_block_without_finish_leaves_nothing(tmp_path, rows):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_what_a_killed_writer_leaves_is_no_store_and_is_swept(tmp_path, known, write_store):
     rows, expected = known
     folder = tmp_path / "store"

@@ -29,6 +29,7 @@ def test_a_row_is_the_same_whatever_is_read_with_it(rows):
     assert torch.equal(STREAM.codes(asked), STREAM.codes(FIRST[:1500])[asked])
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bits_in_another_process_with_another_number_of_threads(tmp_path):
     program = (
         "import torch; torch.set_num_threads(1); from datamodules.synthetic import *; "

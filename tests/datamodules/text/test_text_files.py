@@ -185,6 +185,7 @@ def test_empty_files_give_nothing_beside_others_and_are_told_when_alone(tmp_path
     assert read(tmp_path / "*") == {"b.txt": "more"}
 
 
+@pytest.mark.first_is_fast
 @pytest.mark.parametrize("suffix", ["jsonl", "csv", "jsonl.gz"])
 def test_rows_are_streamed_in_memory_that_ten_times_the_file_does_not_raise(tmp_path, suffix):
     def peak(rows):

@@ -180,6 +180,7 @@ class Noted(Callback):
         torch.save(dict(pl_module.only.state_dict()), self.folder / f"{trainer.global_rank}.pt")
 
 
+@pytest.mark.slow
 @VARIANTS
 def test_two_processes_under_the_trainer_end_with_the_same_state(variant, tmp_path):
     torch.manual_seed(0)

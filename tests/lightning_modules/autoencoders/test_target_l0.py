@@ -80,6 +80,7 @@ class Steered:
         return torch.tensor(math.exp(self.log_l0 + self.noise * torch.randn((), generator=self.noises).item()))
 
 
+@pytest.mark.first_is_fast
 @pytest.mark.parametrize("delay", [3.0, 30.0, 300.0])
 @pytest.mark.parametrize("factor", [0.01, 1.0, 100.0])
 @pytest.mark.parametrize("noise", [0.0, 0.1])

@@ -69,6 +69,7 @@ each = pytest.mark.parametrize("name", LOSSES)
 BY_SCALE = ("MarginMSE",)
 
 
+@pytest.mark.first_is_fast
 @each
 @given(st.data())
 @settings(max_examples=25, deadline=None)

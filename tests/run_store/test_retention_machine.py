@@ -219,6 +219,6 @@ class LongRetention(Retention):
 # without shrinking: a failure is told in a second rather than in minutes, and is short enough
 ONCE = settings(max_examples=12, stateful_step_count=12, deadline=None, phases=[Phase.generate])
 Retention.TestCase.settings = ONCE
-LongRetention.TestCase.settings = settings(ONCE, max_examples=150, stateful_step_count=30)
+LongRetention.TestCase.settings = settings(ONCE, max_examples=60, stateful_step_count=30)
 TestRetention = Retention.TestCase
 TestLongRetention = pytest.mark.slow(LongRetention.TestCase)

@@ -10,7 +10,7 @@ Shapes: n sampled rows, E firings, w = 2 REACH + 1 rows of a window, s latents.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -29,7 +29,7 @@ MOST_NAMED = 3
 
 
 def nearby_labels(sample: SampledRows, d_sae: int, text_of: Callable[[int], str]) -> list[str]:
-    """Of s latents, `near TOKEN · TOKEN`; empty where nothing is typical. Only words are named.
+    """Of s latents, `near TOKEN · TOKEN`; empty where nothing is typical. Only words and parts of words are named.
 
     Args:
         sample: rows in the order of their documents.
@@ -57,15 +57,20 @@ def nearby_labels(sample: SampledRows, d_sae: int, text_of: Callable[[int], str]
     lift = share / usual[token].clamp_min(1 / len(every))
     typical = (hits >= FEWEST_HITS) & (share >= LEAST_SHARE) & (lift >= LEAST_LIFT)
     latent, token, score = latent[typical], token[typical], (share * lift.log2())[typical]
-    named: dict[int, list[str]] = {}
+    found: dict[int, list[str]] = {}
     for at in score.argsort(descending=True, stable=True).tolist():
-        words = named.setdefault(int(latent[at]), [])
-        word = text_of(int(token[at])).strip()
-        if len(words) < MOST_NAMED and len(word) > 1 and word.isalnum() and word not in words:
-            words.append(word)
-    for number, words in named.items():
-        labels[number] = f"near {' · '.join(words)}" if words else ""
+        found.setdefault(int(latent[at]), []).append(text_of(int(token[at])))
+    for number, texts in found.items():
+        named = _named(texts)
+        labels[number] = f"near {' · '.join(named)}" if named else ""
     return labels
+
+
+def _named(texts: Sequence[str]) -> list[str]:
+    """Words of two letters at least, each once; parts of words, with dots in front, where there are no words."""
+    different = dict.fromkeys(text for text in texts if len(text.strip()) > 1 and text.strip().isalnum())
+    words = [text.strip() for text in different if text[:1].isspace()]
+    return (words or [f"…{text}" for text in different])[:MOST_NAMED]
 
 
 def _segments(sample: SampledRows) -> Tensor:

@@ -3,7 +3,7 @@ import torch
 from explanations.nearby import nearby_labels
 from features import NO_TOKEN, SampledRows
 
-WORDS = [f"w{number}" for number in range(50)]
+WORDS = [f" w{number}" for number in range(50)]
 
 
 def sampled(documents, fires):

@@ -4,6 +4,7 @@ from explanations.labelling import labels_from_store, labels_from_texts
 from explanations.latent_reader import LatentReader
 from explanations.opening import open_reader, side_named
 from explanations.ranking import ExplainedRanking
+from explanations.refitting import refitted
 from explanations.text_latents import TextLatents, active
 from explanations.told import Difference, Document, Explanation, Part, Text, difference, told
 
@@ -21,6 +22,7 @@ __all__ = [
     "labels_from_store",
     "labels_from_texts",
     "open_reader",
+    "refitted",
     "side_named",
     "told",
 ]

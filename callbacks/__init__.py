@@ -11,6 +11,7 @@ from callbacks.embedding_summary import EmbeddingSummary
 from callbacks.ends_together import EndsTogether
 from callbacks.extraction_progress import ExtractionProgress
 from callbacks.feature_statistics import FeatureStatistics
+from callbacks.forgetting_alarm import ForgettingAlarm
 from callbacks.graceful_stop import GracefulStop, RunStopped
 from callbacks.initial_weights import InitialWeights
 from callbacks.progress import TrainingProgress
@@ -37,6 +38,7 @@ __all__ = [
     "EndsTogether",
     "ExtractionProgress",
     "FeatureStatistics",
+    "ForgettingAlarm",
     "GracefulStop",
     "InitialWeights",
     "RandomStates",

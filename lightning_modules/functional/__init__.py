@@ -5,10 +5,11 @@ from lightning_modules.functional.collapse import collapse_sentence
 from lightning_modules.functional.deferred import deferred
 from lightning_modules.functional.embedding_geometry import alignment, effective_rank, mean_pairwise_cosine, uniformity
 from lightning_modules.functional.encoding import linear_topk, reconstructed_by
+from lightning_modules.functional.forgetting import Drift, LatentLevels, drift_between, most_changed, row_cosines
 from lightning_modules.functional.gathering import gather_equal, gather_rows, ranks, sum_over_ranks
 from lightning_modules.functional.gradient_cache import CachedLoss, cached_loss
 from lightning_modules.functional.nested import nested_squared_error
-from lightning_modules.functional.pooling import Pooling, pooled
+from lightning_modules.functional.pooling import Pooling, pooled, pooling_weights
 from lightning_modules.functional.prefixes import prefix_errors
 from lightning_modules.functional.pursuit import matching_pursuit, merge_repeats
 from lightning_modules.functional.quantised import Binary, Int8, Int8Scale
@@ -58,9 +59,11 @@ __all__ = [
     "Codes",
     "Cosine",
     "DenseCodes",
+    "Drift",
     "Fired",
     "Int8",
     "Int8Scale",
+    "LatentLevels",
     "Matching",
     "Missed",
     "NextTokenSums",
@@ -77,6 +80,7 @@ __all__ = [
     "cached_loss",
     "collapse_sentence",
     "deferred",
+    "drift_between",
     "effective_rank",
     "first_occurrences",
     "fraction_of_variance_unexplained",
@@ -96,6 +100,7 @@ __all__ = [
     "mean_pairwise_cosine",
     "merge_repeats",
     "missed",
+    "most_changed",
     "ndcg",
     "nested_squared_error",
     "next_token_sums",
@@ -105,6 +110,7 @@ __all__ = [
     "placed",
     "placed_like",
     "pooled",
+    "pooling_weights",
     "prefix_errors",
     "ranks",
     "recall",
@@ -113,6 +119,7 @@ __all__ = [
     "refuse_non_finite",
     "relevant_ranks",
     "retrieval_scores",
+    "row_cosines",
     "share_recovered",
     "sparse_decode",
     "squared_error",

@@ -26,7 +26,15 @@ from datamodules.contrastive_triplets import TripletDataModule
 from datamodules.streamed_activations import StreamedActivationDataModule
 from datamodules.synthetic import Constant, Exponential, HalfNormal, LogNormal
 from datamodules.synthetic_activations import SyntheticActivations
-from datamodules.text import HeldOut, HuggingFaceDataset, Mixture, Shuffled, StandardLibrary, TextFiles
+from datamodules.text import (
+    HeldOut,
+    HuggingFaceDataset,
+    LanguageReference,
+    Mixture,
+    Shuffled,
+    StandardLibrary,
+    TextFiles,
+)
 from datamodules.text_contexts import TextContexts
 from datamodules.triplets import CodeSearchTriplets, TripletDataset, TripletFiles
 from lightning_modules.activation_extraction import ActivationExtraction
@@ -94,6 +102,7 @@ __all__ = [
     "Int8",
     "JointExtractor",
     "JumpReLU",
+    "LanguageReference",
     "LatentParallel",
     "LayerNormalization",
     "LoRA",

@@ -15,6 +15,7 @@ from backbones import Encoder, TextEncoder, resolve
 from backbones.chunks import PaddedTexts
 from backbones.hook_points import HookPoint, run_through
 from datamodules.triplets import TokenisedTexts
+from explanations.hook_point import hook_point_that_is_pooled
 from lightning_modules.functional import Codes, pooling_weights
 from lightning_modules.sparse_autoencoding import SparseAutoencoding
 from lightning_modules.trainee import Trainee
@@ -112,8 +113,8 @@ class StateReader:
         last: Tensor = output.last_hidden_state
         if passed[0].shape != last.shape or not torch.equal(passed[0][texts.real], last[texts.real]):
             raise UserError(
-                f"hook point {self.hook_point!r} is not what the encoder pools: train an autoencoder on the output of "
-                "its last layer, or of the norm behind that if there is one"
+                f"hook point {self.hook_point!r} is not what the encoder pools: train the autoencoder on "
+                f"{hook_point_that_is_pooled(self.encoder, texts)}"
             )
         # an inference tensor could not be kept or changed
         return passed[0].clone()

@@ -46,6 +46,15 @@ from lightning_modules.functional.sharded import (
     whole_gradient,
 )
 from lightning_modules.functional.similarities import first_occurrences, occurring_with, unit, widened
+from lightning_modules.functional.similarity_terms import (
+    CrossPairs,
+    LatentTerms,
+    SimilarityTerms,
+    SplitVectors,
+    latent_terms,
+    similarity_terms,
+    strongest_pairs,
+)
 from lightning_modules.functional.sparse import sparse_decode
 from lightning_modules.functional.splicing import NextTokenSums, next_token_sums, share_recovered
 from lightning_modules.functional.triplets import TripletCosines, triplet_cosines
@@ -58,12 +67,14 @@ __all__ = [
     "CachedLoss",
     "Codes",
     "Cosine",
+    "CrossPairs",
     "DenseCodes",
     "Drift",
     "Fired",
     "Int8",
     "Int8Scale",
     "LatentLevels",
+    "LatentTerms",
     "Matching",
     "Missed",
     "NextTokenSums",
@@ -71,7 +82,9 @@ __all__ = [
     "Relevance",
     "RelevantRanks",
     "ScoreSpace",
+    "SimilarityTerms",
     "SparseCodes",
+    "SplitVectors",
     "Spread",
     "TripletCosines",
     "alignment",
@@ -90,6 +103,7 @@ __all__ = [
     "geometric_median",
     "held_of",
     "is_sharded",
+    "latent_terms",
     "linear_above",
     "linear_batch_topk",
     "linear_topk",
@@ -121,8 +135,10 @@ __all__ = [
     "retrieval_scores",
     "row_cosines",
     "share_recovered",
+    "similarity_terms",
     "sparse_decode",
     "squared_error",
+    "strongest_pairs",
     "sum_of_squares",
     "sum_over_ranks",
     "trapezoid",

@@ -1,7 +1,10 @@
 """What latents say of an embedding model."""
 
+from explanations.fidelity import Retrieved, compare_indices, fidelity
 from explanations.latent_reader import LatentReader
 from explanations.opening import open_reader, side_named
+from explanations.pooled_latents import PooledLatents, PooledReader
+from explanations.sparse_index import SparseIndex, SparseVectors, Weighting, latent_weights, sparse_vectors
 from explanations.text_latents import TextLatents, active
 from explanations.token_states import ReadTexts, StateReader, single_state
 from explanations.watched_texts import Look, TextWatch, mean_cosine, texts_sha256
@@ -9,14 +12,24 @@ from explanations.watched_texts import Look, TextWatch, mean_cosine, texts_sha25
 __all__ = [
     "LatentReader",
     "Look",
+    "PooledLatents",
+    "PooledReader",
     "ReadTexts",
+    "Retrieved",
+    "SparseIndex",
+    "SparseVectors",
     "StateReader",
     "TextLatents",
     "TextWatch",
+    "Weighting",
     "active",
+    "compare_indices",
+    "fidelity",
+    "latent_weights",
     "mean_cosine",
     "open_reader",
     "side_named",
     "single_state",
+    "sparse_vectors",
     "texts_sha256",
 ]

@@ -37,6 +37,8 @@ class ReadTexts(NamedTuple):
     """[t, d] float32."""
     codes: Codes
     """Of the t tokens, as the autoencoder has them."""
+    scales: Tensor
+    """[t] what normalisation has multiplied each state by: codes divided by it are on the scale of the states."""
     reconstructions: Tensor
     """[t, d] float32, on the scale of the states."""
 
@@ -98,10 +100,12 @@ class StateReader:
             weights = pooling_weights(padded.real, self.encoder.pooling).float()
             kept = weights > 0
             states = self._states(backbone, point, padded)[kept].float()
-            codes, (reconstructions,) = self.trainee(states)
+            pair = self.trainee.pair([states])
+            codes, (reconstructions,) = self.trainee.reconstructed(pair)
+            scales = pair.reconstructed[0].scale.expand(len(states), 1).squeeze(1)
             owners = torch.arange(len(weights), device=weights.device).unsqueeze(1).expand_as(weights)[kept]
             tokens = padded.tokens[kept]
-            yield ReadTexts(chunk.places, owners, tokens, weights[kept], states, codes, reconstructions.float())
+            yield ReadTexts(chunk.places, owners, tokens, weights[kept], states, codes, scales, reconstructions.float())
 
     def _states(self, backbone: nn.Module, point: HookPoint, texts: PaddedTexts) -> Tensor:
         """[c, l, d] at the hook point, which must be the last hidden states."""

@@ -72,9 +72,7 @@ def test_no_texts_are_read_without_a_word(bert):
 
 
 def test_an_autoencoder_of_an_earlier_layer_is_refused(bert):
-    with pytest.raises(
-        UserError, match=r"hook point 'encoder.layer.0' is not what .* pools: .* encoder.layer.1"
-    ):
+    with pytest.raises(UserError, match=r"hook point 'encoder.layer.0' is not what .* pools: .* encoder.layer.1"):
         list(StateReader(built(bert), autoencoder_of(WIDTH, "encoder.layer.0")).read(tokenised(bert)))
 
 

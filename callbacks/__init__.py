@@ -14,6 +14,7 @@ from callbacks.feature_statistics import FeatureStatistics
 from callbacks.forgetting_alarm import ForgettingAlarm
 from callbacks.graceful_stop import GracefulStop, RunStopped
 from callbacks.initial_weights import InitialWeights
+from callbacks.latent_guide import LatentGuide
 from callbacks.progress import TrainingProgress
 from callbacks.random_states import RandomStates
 from callbacks.run_record import RunRecordKeeper
@@ -41,6 +42,7 @@ __all__ = [
     "ForgettingAlarm",
     "GracefulStop",
     "InitialWeights",
+    "LatentGuide",
     "RandomStates",
     "RunRecordKeeper",
     "RunStopped",

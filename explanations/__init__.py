@@ -4,7 +4,7 @@ from explanations.fidelity import Retrieved, compare_indices, fidelity
 from explanations.latent_reader import LatentReader
 from explanations.opening import open_reader, side_named
 from explanations.pooled_latents import PooledLatents, PooledReader
-from explanations.sparse_index import SparseIndex, SparseVectors, Weighting, latent_weights, sparse_vectors
+from explanations.sparse_index import SparseIndex, SparseVectors, Weighting, latent_sets, latent_weights, sparse_vectors
 from explanations.text_latents import TextLatents, active
 from explanations.token_states import ReadTexts, StateReader, single_state
 from explanations.watched_texts import Look, TextWatch, mean_cosine, texts_sha256
@@ -25,6 +25,7 @@ __all__ = [
     "active",
     "compare_indices",
     "fidelity",
+    "latent_sets",
     "latent_weights",
     "mean_cosine",
     "open_reader",

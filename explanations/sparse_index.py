@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from lightning_modules.functional import BlockScores, Fired
+from lightning_modules.functional import BlockScores, Fired, LatentSets
 
 Weighting = Literal["norm", "idf"]
 TIE = 1e-6
@@ -140,3 +140,22 @@ class SparseIndex:
             return torch.from_numpy(np.stack(rows)) if rows else torch.empty(0, self.count)
 
         return BlockScores(of, len(queries), self.count, TIE)
+
+
+def latent_sets(codes: Fired, count: int, W_dec: Tensor, kept: int) -> LatentSets:
+    """Texts as weighted sets of latents, of norm 1, by how rare latents are among these texts; on the CPU.
+
+    Args:
+        codes: pooled codes of n texts.
+        count: n.
+        W_dec: [s, d].
+        kept: latents of a text, those that weigh most.
+    """
+    vectors = sparse_vectors(codes, count, latent_weights(W_dec, codes, count, "idf"), kept)
+    latents, values = torch.zeros(count, kept, dtype=torch.int64), torch.zeros(count, kept)
+    lengths = torch.from_numpy(np.diff(vectors.starts))
+    rows = torch.arange(count).repeat_interleave(lengths)
+    slots = torch.arange(len(rows)) - torch.from_numpy(vectors.starts[:-1])[rows]
+    latents[rows, slots] = torch.from_numpy(vectors.latents).long()
+    values[rows, slots] = torch.from_numpy(vectors.values).abs()
+    return LatentSets(latents, values, len(W_dec))

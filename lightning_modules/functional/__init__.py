@@ -9,6 +9,7 @@ from lightning_modules.functional.forgetting import Drift, LatentLevels, drift_b
 from lightning_modules.functional.gathering import gather_equal, gather_rows, ranks, sum_over_ranks
 from lightning_modules.functional.gradient_cache import CachedLoss, cached_loss
 from lightning_modules.functional.nested import nested_squared_error
+from lightning_modules.functional.overlap import LatentSets
 from lightning_modules.functional.pooling import Pooling, pooled, pooling_weights
 from lightning_modules.functional.prefixes import prefix_errors
 from lightning_modules.functional.pursuit import matching_pursuit, merge_repeats
@@ -74,6 +75,7 @@ __all__ = [
     "Int8",
     "Int8Scale",
     "LatentLevels",
+    "LatentSets",
     "LatentTerms",
     "Matching",
     "Missed",

@@ -57,6 +57,7 @@ class ForgettingAlarm(Callback):
         texts: what the model should not forget; its first documents are read, cut at the encoder's `max_length`.
         count: how many of them.
         column: whose prompt stands in front of them.
+        name: stands in the place of `forgetting`, so that there can be several with other texts.
         stop_above: a drift above this stops the training; null never does.
         stop_below_cosine: a mean cosine below this does.
         latents: how many of those that changed most are shown.
@@ -71,6 +72,7 @@ class ForgettingAlarm(Callback):
         texts: Corpus,
         count: PositiveInt = 500,
         column: Column = "positive",
+        name: str = "forgetting",
         stop_above: PositiveFloat | None = None,
         stop_below_cosine: ClosedUnitInterval | None = None,
         latents: PositiveInt = 20,
@@ -82,6 +84,7 @@ class ForgettingAlarm(Callback):
         self.texts = texts
         self.count = count
         self.column: Column = column
+        self.name = name
         self.stop_above = stop_above
         self.stop_below_cosine = stop_below_cosine
         self.latents = latents
@@ -97,6 +100,11 @@ class ForgettingAlarm(Callback):
         self._of: dict[str, str] = {}
         self._restored: dict[str, Any] = {}
         self._found: tuple[Drift, float, Look] | None = None
+
+    @property
+    def state_key(self) -> str:
+        """Whose state is whose in a checkpoint."""
+        return self._generate_state_key(name=self.name)
 
     def check_settings(self) -> None:
         """Refuses impossible settings before any data is touched.
@@ -235,14 +243,14 @@ class ForgettingAlarm(Callback):
             now = self._watch.look()
         drift, cosine = drift_between(self._base.levels, now.levels), mean_cosine(self._own, now.embeddings)
         self._found = drift, cosine, now
-        pl_module.log_dict(_figures(drift, now.fvu, cosine))
-        self._write(trainer, "latents that changed most", changed_latents(self._base, now.levels, self.latents))
+        pl_module.log_dict(self._figures(drift, now.fvu, cosine))
+        self._write(trainer, changed_latents(self._base, now.levels, self.latents))
         self.seconds += time.perf_counter() - started
 
     def _tell_the_base(self, trainer: Trainer, tokens: int, documents: int) -> None:
         assert self._base is not None
         for logger in trainer.loggers:
-            logger.log_metrics(_figures(Drift(0.0, 0.0), self._base.fvu, 1.0), step=0)
+            logger.log_metrics(self._figures(Drift(0.0, 0.0), self._base.fvu, 1.0), step=0)
         rank_zero_info(
             f"ForgettingAlarm read {documents:,} texts of {tokens:,} tokens in {self.seconds:.1f} s, and will after "
             "every validation."
@@ -282,16 +290,14 @@ class ForgettingAlarm(Callback):
                 "checkpoint from before, lower the learning rate, freeze layers or raise the limit"
             )
 
-    @staticmethod
-    def _write(trainer: Trainer, name: str, page: str) -> None:
+    def _write(self, trainer: Trainer, page: str) -> None:
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger) and trainer.is_global_zero:
-                logger.experiment.add_text(f"forgetting/{name}", page, trainer.global_step)
+                logger.experiment.add_text(f"{self.name}/latents that changed most", page, trainer.global_step)
 
-
-def _figures(drift: Drift, fvu: float, cosine: float) -> dict[str, float]:
-    figures = {"drift": drift.total, "lost": drift.lost, "gained": drift.gained, "fvu": fvu, "cosine": cosine}
-    return {f"forgetting/{name}": value for name, value in figures.items()}
+    def _figures(self, drift: Drift, fvu: float, cosine: float) -> dict[str, float]:
+        figures = {"drift": drift.total, "lost": drift.lost, "gained": drift.gained, "fvu": fvu, "cosine": cosine}
+        return {f"{self.name}/{figure}": value for figure, value in figures.items()}
 
 
 def _on(device: torch.device, texts: tuple[TokenisedTexts, ...]) -> tuple[TokenisedTexts, ...]:

@@ -163,6 +163,26 @@ def test_a_resumed_training_refuses_other_texts_and_a_base_that_nobody_has_seen(
         fitted(tmp_path / "late", embedder(), ForgettingAlarm(dictionary, Texts()), resume=saved)
 
 
+def test_several_alarms_watch_several_kinds_of_text_and_resume_apart(dictionary, embedder, tmp_path):
+    def both():
+        return ForgettingAlarm(dictionary, Texts()), ForgettingAlarm(dictionary, Texts(TEXTS[2:]), name="code")
+
+    seen = []
+
+    class CurvesOfCode(Callback):
+        def on_train_epoch_end(self, trainer, pl_module):
+            seen.append(float(trainer.callback_metrics["code/drift"]))
+
+    general, code = both()
+    straight, _ = fitted(tmp_path, embedder(), general, code, CurvesOfCode(), SaveCheckpoints(every_n_steps=4))
+    first = list_checkpoints(tmp_path / "checkpoints")[0].path
+    general, code = both()
+    resumed, _ = fitted(tmp_path / "resumed", embedder(), general, code, CurvesOfCode(), resume=str(first))
+    assert resumed == straight[1:]
+    assert seen[1] == seen[2]
+    assert seen[1] != straight[1]["forgetting/drift"]
+
+
 @pytest.mark.parametrize("share", [0.3, 0.0])
 def test_a_training_that_forgets_is_stopped_after_the_first_epoch(dictionary, embedder, tmp_path, share):
     alarm = ForgettingAlarm(dictionary, Texts(), stop_above=0.001, stop_below_cosine=0.999999)

@@ -16,14 +16,14 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from backbones import load_tokenizer
 from callbacks.forgetting_table import changed_latents, in_words
+from callbacks.frozen_autoencoder import frozen_autoencoder
 from callbacks.sample_predictions import SHARDED
 from callbacks.undisturbed import undisturbed
 from datamodules.ranks import rank_of
 from datamodules.text import Corpus
 from datamodules.triplets import TokenisedTexts
 from datamodules.triplets.tokeniser import Column
-from explanations import Look, StateReader, TextWatch, mean_cosine, single_state, texts_sha256
-from exports import load_autoencoder
+from explanations import Look, StateReader, TextWatch, mean_cosine, texts_sha256
 from lightning_modules.contrastive_embedding import ContrastiveEmbedding
 from lightning_modules.functional import Drift, LatentLevels, drift_between
 from lightning_modules.sparse_autoencoding import SparseAutoencoding
@@ -63,7 +63,7 @@ class ForgettingAlarm(Callback):
         latents: how many of those that changed most are shown.
         checkpoint: of a run: last, best (by val/fvu), or the folder of one.
         member: of a sweep, the autoencoder that is meant.
-        folder: the folder of all runs.
+        folder: the folder of all runs; by default that which this run is in.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class ForgettingAlarm(Callback):
         latents: PositiveInt = 20,
         checkpoint: str = "last",
         member: str | None = None,
-        folder: str = "runs",
+        folder: str | None = None,
     ) -> None:
         self.autoencoder = autoencoder
         self.texts = texts
@@ -106,21 +106,11 @@ class ForgettingAlarm(Callback):
         """Whose state is whose in a checkpoint."""
         return self._generate_state_key(name=self.name)
 
-    def check_settings(self) -> None:
-        """Refuses impossible settings before any data is touched.
-
-        Raises:
-            UserError: there is no such autoencoder, or it is of several hook points.
-        """
-        if self._model is None:
-            self._model = load_autoencoder(self.autoencoder, self.folder, self.checkpoint, self.member)
-            single_state(self._model)
-
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuses what it cannot watch.
 
         Raises:
-            UserError: naming what.
+            UserError: naming what, or there is no such autoencoder.
         """
         if stage != "fit":
             return
@@ -134,7 +124,7 @@ class ForgettingAlarm(Callback):
                 f"callback ForgettingAlarm reads texts on each rank by itself, and {type(trainer.strategy).__name__} "
                 "has the model in parts: leave the callback out"
             )
-        self.check_settings()
+        self._model = frozen_autoencoder(trainer, self.autoencoder, self.checkpoint, self.member, self.folder)
 
     def state_dict(self) -> dict[str, Any]:
         """What the base was, and of which texts and autoencoder."""

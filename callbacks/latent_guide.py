@@ -11,10 +11,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 
 from backbones import Encoder
+from callbacks.frozen_autoencoder import frozen_autoencoder
 from datamodules.contrastive_triplets import TripletDataModule
 from datamodules.triplets import TokenisedTexts
-from explanations import PooledReader, StateReader, latent_sets, single_state
-from exports import load_autoencoder
+from explanations import PooledReader, StateReader, latent_sets
 from lightning_modules.contrastive_embedding import ContrastiveEmbedding
 from lightning_modules.functional import LatentSets
 from lightning_modules.sparse_autoencoding import SparseAutoencoding
@@ -35,7 +35,7 @@ class LatentGuide(Callback):
         latents: how many are kept of a document, those that weigh most.
         checkpoint: of a run: last, best (by val/fvu), or the folder of one.
         member: of a sweep, the autoencoder that is meant.
-        folder: the folder of all runs.
+        folder: the folder of all runs; by default that which this run is in.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class LatentGuide(Callback):
         latents: PositiveInt = 64,
         checkpoint: str = "last",
         member: str | None = None,
-        folder: str = "runs",
+        folder: str | None = None,
     ) -> None:
         self.autoencoder = autoencoder
         self.latents = latents
@@ -52,16 +52,6 @@ class LatentGuide(Callback):
         self.member = member
         self.folder = folder
         self._model: SparseAutoencoding | None = None
-
-    def check_settings(self) -> None:
-        """Refuses impossible settings before any data is touched.
-
-        Raises:
-            UserError: there is no such autoencoder, or it is of several hook points.
-        """
-        if self._model is None:
-            self._model = load_autoencoder(self.autoencoder, self.folder, self.checkpoint, self.member)
-            single_state(self._model)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Tells the data what gives latents.
@@ -83,7 +73,7 @@ class LatentGuide(Callback):
                 "data.mining.sampling to least_overlap"
             )
             return
-        self.check_settings()
+        self._model = frozen_autoencoder(trainer, self.autoencoder, self.checkpoint, self.member, self.folder)
         # without weights yet, so the copy will load those of the base, whatever the other has become by then
         base = copy.deepcopy(pl_module.encoder)
         data.guide_with(lambda texts: self._sets(base, texts, pl_module.device))

@@ -226,7 +226,7 @@ def test_what_cannot_be_watched_is_refused(dictionary, embedder, products, tmp_p
     with pytest.raises(UserError, match="watches text encoders, and the model is a SparseAutoencoding"):
         fitted(tmp_path, (SparseAutoencoding(TopK(48, 4)), data), ForgettingAlarm(dictionary, Texts()))
     with pytest.raises(UserError, match="nowhere"):
-        ForgettingAlarm("nowhere", Texts(), folder=str(tmp_path)).check_settings()
+        fitted(tmp_path, embedder(), ForgettingAlarm("nowhere", Texts(), folder=str(tmp_path)))
     with pytest.raises(UserError, match="corpus of callback ForgettingAlarm has no document"):
         fitted(tmp_path, embedder(), ForgettingAlarm(dictionary, Texts([])))
 

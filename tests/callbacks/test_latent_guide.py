@@ -97,8 +97,9 @@ def test_what_cannot_be_guided_is_refused(dictionary, parts, products, tmp_path)
     data = activations(str(products / "gpt2"), products / "store", ["residual.1"])
     with pytest.raises(UserError, match="not a SparseAutoencoding on a ActivationDataModule"):
         trainer(tmp_path, LatentGuide(dictionary)).fit(SparseAutoencoding(TopK(48, 4)), data)
+    guide = LatentGuide("nowhere", folder=str(tmp_path))
     with pytest.raises(UserError, match="nowhere"):
-        LatentGuide("nowhere", folder=str(tmp_path)).check_settings()
+        trainer(tmp_path, guide).fit(*parts(HardNegatives(1, 0, 5, most_overlap=0.5)))
 
 
 def test_a_guide_that_nobody_asks_is_told_of(dictionary, parts, tmp_path):

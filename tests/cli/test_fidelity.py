@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import yaml
 
 from cli import main
+from run_store.record import read_record
 from tests.callbacks.small_models import LENGTH, save_bert
+
+CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 @pytest.fixture(scope="module")
@@ -92,3 +96,25 @@ def test_a_run_and_triplets_give_two_tables(job, capsys):
     assert "triplets nowhere.yaml" in refused(*asked[:4], "--triplets", "nowhere.yaml")
     assert "max_length 4000 exceeds" in refused(*asked[:-1], "4000")
     assert "--triplets VALUE" in refused(*asked[:4])
+
+
+@pytest.mark.slow
+def test_the_overlays_find_the_run_among_those_of_the_embedder(job):
+    """The general texts are those that come with every Python, and the autoencoder is named alone."""
+    command = ["fit"]
+    for name in ("embedder", "forgetting", "guided_negatives"):
+        command += ["--config", str(CONFIGS / f"{name}.yaml")]
+    settings = {
+        "run.folder": job / "runs",
+        "model.encoder.model": job / "bert",
+        "model.encoder.max_length": 32,
+        "data": job / "triplets.yaml",
+        "data.batch_size": 8,
+        "data.validation_share": 0.2,
+        "data.mining": "{count: 1, last_rank: 9, most_overlap: 0.9, max_share: 1.0}",
+    }
+    assert main([*command, *(f"--{name}={value}" for name, value in settings.items())]) == 0
+    (run,) = (job / "runs" / "embedder").glob("spec-*/v*")
+    metrics = read_record(run).metrics
+    assert metrics["forgetting/drift"] > 0
+    assert metrics["forgetting/cosine"] < 1

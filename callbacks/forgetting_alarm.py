@@ -275,7 +275,7 @@ class ForgettingAlarm(Callback):
             )
         if signs:
             raise UserError(
-                f"at step {trainer.global_step} callback ForgettingAlarm finds general texts forgotten: "
+                f"at step {trainer.global_step} callback ForgettingAlarm finds its texts forgotten: "
                 f"{' and '.join(signs)}, most of all {in_words(self._base, now.levels, NAMED)}; go back to a "
                 "checkpoint from before, lower the learning rate, freeze layers or raise the limit"
             )

@@ -189,7 +189,7 @@ def test_a_training_that_forgets_is_stopped_after_the_first_epoch(dictionary, em
     with pytest.raises(UserError) as error:
         fitted(tmp_path, embedder(share=share), alarm)
     message = str(error.value)
-    assert message.startswith("at step 4 callback ForgettingAlarm finds general texts forgotten: the latents' drift is")
+    assert message.startswith("at step 4 callback ForgettingAlarm finds its texts forgotten: the latents' drift is")
     assert "(stop_above is 0.001) and the mean cosine with the base is" in message
     assert "most of all latent " in message
 

@@ -145,6 +145,7 @@ def test_a_resumed_training_logs_what_an_uninterrupted_one_does(dictionary, embe
     assert len(resumed) == 2
 
 
+@pytest.mark.slow
 def test_a_resumed_training_refuses_other_texts_and_a_base_that_nobody_has_seen(dictionary, embedder, tmp_path):
     save = SaveCheckpoints(every_n_steps=4)
     fitted(tmp_path, embedder(), ForgettingAlarm(dictionary, Texts()), save, max_epochs=1)
@@ -163,6 +164,7 @@ def test_a_resumed_training_refuses_other_texts_and_a_base_that_nobody_has_seen(
         fitted(tmp_path / "late", embedder(), ForgettingAlarm(dictionary, Texts()), resume=saved)
 
 
+@pytest.mark.slow
 def test_several_alarms_watch_several_kinds_of_text_and_resume_apart(dictionary, embedder, tmp_path):
     def both():
         return ForgettingAlarm(dictionary, Texts()), ForgettingAlarm(dictionary, Texts(TEXTS[2:]), name="code")

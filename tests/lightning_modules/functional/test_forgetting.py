@@ -6,7 +6,8 @@ from torch.testing import assert_close
 
 from lightning_modules.functional import LatentLevels, drift_between, most_changed, row_cosines
 
-LEVELS = st.lists(st.tuples(st.floats(0, 10), st.floats(0, 10)), min_size=1, max_size=8)
+LEVEL = st.just(0.0) | st.floats(1e-3, 10)
+LEVELS = st.lists(st.tuples(LEVEL, LEVEL), min_size=1, max_size=8)
 
 
 def levels(*magnitudes):

@@ -41,8 +41,10 @@ def fidelity(
     json: bool = False,
     folder: str = "runs",
 ) -> None:
-    """Measures retrieval with an autoencoder's reconstructions in the place of the token states that an embedding model
-    pools, and by an index of the latents alone against an index of the embeddings.
+    """Measures how much of an embedding model's retrieval is in the latents of its token states.
+
+    Two tables: retrieval with reconstructions in the place of the states that are pooled, and by an index of the
+    latents alone beside an index of the embeddings.
 
     Args:
         run: The run (folder, id or name) of an autoencoder of the model's final token states, or a checkpoint of it.

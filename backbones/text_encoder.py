@@ -5,7 +5,8 @@ Shapes: u texts of a batch, c texts of a chunk, l tokens of the longest of these
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from typing import Any, Literal
 
@@ -182,15 +183,24 @@ class TextEncoder(Encoder):
 
     def encode_padded(self, texts: PaddedTexts) -> Tensor:
         """Embeddings [c, d] of texts in this encoder's own tokenisation, float32."""
-        backbone, device = self._built(), texts.tokens.device
-        bfloat16 = self.dtype == "float32" and resolve_precision(self.precision, self.dtype, device) == "bfloat16"
-        # Attention takes its fast path where it is given no mask.
-        mask = texts.real.long() if texts.is_padded else None
-        wide = WideAttention() if bfloat16 and device.type == "cpu" else nullcontext()
-        with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16), wide:
-            hidden = backbone(input_ids=texts.tokens, attention_mask=mask).last_hidden_state
+        with self.arithmetic(texts.tokens.device):
+            hidden = self._built()(**self.inputs(texts)).last_hidden_state
         vectors = pooled(hidden, texts.real, self.pooling)
         return normalize(vectors, dim=1) if self.normalize else vectors
+
+    def inputs(self, texts: PaddedTexts) -> dict[str, Tensor]:
+        """What the backbone is called with."""
+        # Attention takes its fast path where it is given no mask.
+        mask = {"attention_mask": texts.real.long()} if texts.is_padded else {}
+        return {"input_ids": texts.tokens, **mask}
+
+    @contextmanager
+    def arithmetic(self, device: torch.device) -> Iterator[None]:
+        """The precision of a forward, to call the backbone in."""
+        bfloat16 = self.dtype == "float32" and resolve_precision(self.precision, self.dtype, device) == "bfloat16"
+        wide = WideAttention() if bfloat16 and device.type == "cpu" else nullcontext()
+        with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16), wide:
+            yield
 
     def plain_backbone(self) -> PreTrainedModel:
         """A copy of the model as transformers would save it, in float32: adapters are merged into the weights."""

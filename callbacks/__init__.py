@@ -11,8 +11,10 @@ from callbacks.embedding_summary import EmbeddingSummary
 from callbacks.ends_together import EndsTogether
 from callbacks.extraction_progress import ExtractionProgress
 from callbacks.feature_statistics import FeatureStatistics
+from callbacks.forgetting_alarm import ForgettingAlarm
 from callbacks.graceful_stop import GracefulStop, RunStopped
 from callbacks.initial_weights import InitialWeights
+from callbacks.latent_guide import LatentGuide
 from callbacks.progress import TrainingProgress
 from callbacks.random_states import RandomStates
 from callbacks.run_record import RunRecordKeeper
@@ -37,8 +39,10 @@ __all__ = [
     "EndsTogether",
     "ExtractionProgress",
     "FeatureStatistics",
+    "ForgettingAlarm",
     "GracefulStop",
     "InitialWeights",
+    "LatentGuide",
     "RandomStates",
     "RunRecordKeeper",
     "RunStopped",

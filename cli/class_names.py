@@ -13,6 +13,8 @@ from callbacks import (
     EmbeddingSummary,
     ExtractionProgress,
     FeatureStatistics,
+    ForgettingAlarm,
+    LatentGuide,
     RunSummary,
     SamplePredictions,
     SaveCheckpoints,
@@ -25,7 +27,15 @@ from datamodules.contrastive_triplets import TripletDataModule
 from datamodules.streamed_activations import StreamedActivationDataModule
 from datamodules.synthetic import Constant, Exponential, HalfNormal, LogNormal
 from datamodules.synthetic_activations import SyntheticActivations
-from datamodules.text import HeldOut, HuggingFaceDataset, Mixture, Shuffled, StandardLibrary, TextFiles
+from datamodules.text import (
+    HeldOut,
+    HuggingFaceDataset,
+    LanguageReference,
+    Mixture,
+    Shuffled,
+    StandardLibrary,
+    TextFiles,
+)
 from datamodules.text_contexts import TextContexts
 from datamodules.triplets import CodeSearchTriplets, TripletDataset, TripletFiles
 from lightning_modules.activation_extraction import ActivationExtraction
@@ -83,6 +93,7 @@ __all__ = [
     "ExtractionProgress",
     "Extractor",
     "FeatureStatistics",
+    "ForgettingAlarm",
     "Gated",
     "HalfNormal",
     "HeldOut",
@@ -92,6 +103,8 @@ __all__ = [
     "Int8",
     "JointExtractor",
     "JumpReLU",
+    "LanguageReference",
+    "LatentGuide",
     "LatentParallel",
     "LayerNormalization",
     "LoRA",

@@ -34,7 +34,7 @@ from datamodules.triplets import (
     prepare_table,
     report_of,
 )
-from datamodules.triplets.mined_negatives import Embed, mined_negatives
+from datamodules.triplets.mined_negatives import Embed, LatentsOf, mined_negatives
 from datamodules.triplets.report import PaddedTokens
 from datamodules.triplets.splits import SPLITS, split_rows
 from datamodules.triplets.tokeniser import Column
@@ -102,6 +102,7 @@ class TripletDataModule(LightningDataModule):
         self._mined: Tensor | None = None
         self._mined_in: int | None = None
         self._embed: Embed | None = None
+        self._latents_of: LatentsOf | None = None
         self._restored: dict[str, Any] = {}
         self._loader: TripletLoader | None = None
 
@@ -232,14 +233,27 @@ class TripletDataModule(LightningDataModule):
     def teardown(self, stage: str) -> None:
         """Forgets cursor and mined negatives: the next fit starts anew unless it resumes too."""
         if stage == "fit":
-            self._restored, self._loader, self._mined, self._mined_in, self._embed = {}, None, None, None, None
+            self._restored, self._loader, self._mined, self._mined_in = {}, None, None, None
+            self._embed = self._latents_of = None
 
     def mine_with(self, embed: Embed) -> None:
         """Says what `mine` is called with whenever it is due, before the first batch of an epoch.
 
         Lightning's own hook will not do: it calls none for the epoch after a checkpoint of an epoch's last step.
+
+        Raises:
+            UserError: mining compares latents, and nothing gives them.
         """
+        if self.mining is not None and self.mining.compares_latents and self._latents_of is None:
+            raise UserError(
+                "mining.most_overlap and mining.sampling least_overlap compare latents: add callback LatentGuide, or "
+                "set most_overlap to null and sampling to hardest or random"
+            )
         self._embed = embed
+
+    def guide_with(self, latents_of: LatentsOf) -> None:
+        """Says what gives the latents of documents where mining compares them; to be called before `mine_with`."""
+        self._latents_of = latents_of
 
     def mine(self, embed: Embed, epoch: int) -> None:
         """Looks for hard negatives of the training examples with a model as it is now; they join those of the data.
@@ -256,7 +270,7 @@ class TripletDataModule(LightningDataModule):
         if self.mining is None:
             raise RuntimeError("there is nothing to mine: mining is null")
         rows = self.rows("train")
-        mined = mined_negatives(self.table("train"), rows, embed, self.mining, self.seed + epoch)
+        mined = mined_negatives(self.table("train"), rows, embed, self.mining, self.seed + epoch, self._latents_of)
         self._mined, self._mined_in = mined, epoch
         there, wanted = int((mined[rows] >= 0).sum()), mined[rows].numel()
         rank_zero_info(f"Mined {there:,} hard negatives for {len(rows):,} examples; {wanted - there:,} were not found.")

@@ -1,3 +1,4 @@
+from exports.any_autoencoder import load_autoencoder
 from exports.encoder_card import Training
 from exports.encoder_formats import ENCODER_FORMATS, EncoderFormatName
 from exports.encoders import export_encoder
@@ -27,6 +28,7 @@ __all__ = [
     "holds_encoder",
     "import_autoencoder",
     "kind_of",
+    "load_autoencoder",
     "load_encoder",
     "load_trained",
     "members_of",

@@ -42,6 +42,7 @@ VALIDATION_DEFAULTS: dict[str, Any] = {
 TRAINING_CALLBACKS = frozenset(
     {
         "DeadNeuronResampling",
+        "LatentGuide",
         "BackboneFinetuning",
         "BatchSizeFinder",
         "EMAWeightAveraging",
@@ -54,7 +55,7 @@ TRAINING_CALLBACKS = frozenset(
     }
 )
 # Those of them that go by the step alone, so that how often is validated changes nothing.
-BLIND_TO_VALIDATION = frozenset({"DeadNeuronResampling", "GradientAccumulationScheduler"})
+BLIND_TO_VALIDATION = frozenset({"DeadNeuronResampling", "LatentGuide", "GradientAccumulationScheduler"})
 DETERMINISM_DEFAULTS = {"deterministic": False, "benchmark": False}
 PARALLELISM_DEFAULTS = {"accelerator": "auto", "strategy": "auto", "devices": "auto", "num_nodes": 1}
 # Other spellings that the Trainer takes.

@@ -2,6 +2,7 @@ from datamodules.text.contexts import Columns, ContextRules, TextCounts, cut
 from datamodules.text.corpus import Corpus, Document
 from datamodules.text.held_out import HeldOut
 from datamodules.text.hugging_face import HuggingFaceDataset
+from datamodules.text.language_reference import LanguageReference
 from datamodules.text.mixture import Mixture
 from datamodules.text.packing import TokenBatch, TokenWindow, grouped, make_window, real_tokens
 from datamodules.text.shuffled import Shuffled
@@ -16,6 +17,7 @@ __all__ = [
     "Document",
     "HeldOut",
     "HuggingFaceDataset",
+    "LanguageReference",
     "Mixture",
     "Shuffled",
     "StandardLibrary",

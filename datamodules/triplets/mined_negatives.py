@@ -10,12 +10,22 @@ from torch import Tensor
 from datamodules.triplets.batch import TokenisedTexts
 from datamodules.triplets.mining import HardNegatives
 from datamodules.triplets.table import RetrievalTask, TripletTable
+from lightning_modules.functional import LatentSets
 
 Embed = Callable[[tuple[TokenisedTexts, ...]], Tensor]
+LatentsOf = Callable[[tuple[TokenisedTexts, ...]], LatentSets]
+"""From all documents, in every tokenisation, to their latents, on the CPU."""
 TEXTS_A_CALL = 1024
 
 
-def mined_negatives(table: TripletTable, rows: Tensor, embed: Embed, settings: HardNegatives, seed: int) -> Tensor:
+def mined_negatives(
+    table: TripletTable,
+    rows: Tensor,
+    embed: Embed,
+    settings: HardNegatives,
+    seed: int,
+    latents_of: LatentsOf | None = None,
+) -> Tensor:
     """Negatives of some examples, from among the documents of these.
 
     What belongs to an anchor anywhere in the table is no negative of it, nor is a document that is the anchor's text.
@@ -26,6 +36,7 @@ def mined_negatives(table: TripletTable, rows: Tensor, embed: Embed, settings: H
         embed: Gives the embeddings [u, d] of u texts.
         settings: Which documents become negatives.
         seed: For random ones.
+        latents_of: Gives the latents of the documents, where the settings compare them.
 
     Returns:
         int64 [examples of the table, n] ids, -1 where there are none.
@@ -36,7 +47,8 @@ def mined_negatives(table: TripletTable, rows: Tensor, embed: Embed, settings: H
     task = table.retrieval(rows)
     anchors, documents = (_embedded(table, embed, ids) for ids in (task.queries, task.documents))
     ids = torch.stack([torch.from_numpy(column[rows.numpy()]) for column in (table.anchors, table.positives)], dim=1)
-    found = settings.mine(anchors, documents, _places(task, ids), _forbidden(table, task), seed)
+    latents = latents_of(table.texts(task.documents)) if latents_of and settings.compares_latents else None
+    found = settings.mine(anchors, documents, _places(task, ids), _forbidden(table, task), seed, latents)
     mined = torch.full((len(table), settings.count), -1)
     mined[rows] = torch.where(found < 0, -1, task.documents[found])
     return mined

@@ -13,6 +13,7 @@ from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, NonNegativ
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from lightning_modules.functional import LatentSets
 from run_store import UserError
 
 EXAMPLES_A_BLOCK = 512
@@ -29,7 +30,10 @@ class HardNegatives:
         last_rank: Documents from this rank on are not looked at.
         max_share: A negative's cosine is at most this share of the positive's.
         margin: A negative's cosine is at least this much below the positive's; null asks for `max_share` alone.
-        sampling: `hardest` takes the best-ranked ones that are allowed, `random` any of them, drawn by the seed.
+        sampling: `hardest` takes the best-ranked ones that are allowed, `random` any of them, drawn by the seed,
+            `least_overlap` those whose latents overlap least with the positive's.
+        most_overlap: A document whose latents overlap with the positive's by more than this is left out as a positive
+            that nobody marked; null lets all pass. Latents need the callback LatentGuide.
         refresh_every_n_epochs: Mine again with the model as it has become; null mines once, with the base model.
     """
 
@@ -38,7 +42,8 @@ class HardNegatives:
     last_rank: PositiveInt = 100
     max_share: ClosedUnitInterval = 0.95
     margin: NonNegativeFloat | None = None
-    sampling: Literal["hardest", "random"] = "hardest"
+    sampling: Literal["hardest", "random", "least_overlap"] = "hardest"
+    most_overlap: ClosedUnitInterval | None = None
     refresh_every_n_epochs: PositiveInt | None = None
 
     def check_settings(self) -> None:
@@ -53,13 +58,26 @@ class HardNegatives:
                 f"mining.count {self.count}: raise last_rank"
             )
 
+    @property
+    def compares_latents(self) -> bool:
+        """Whether `mine` must know the documents' latents."""
+        return self.most_overlap is not None or self.sampling == "least_overlap"
+
     def is_due(self, epoch: int, mined_in: int | None) -> bool:
         """Whether to mine at the start of an epoch, when that was last done at the start of `mined_in`."""
         if mined_in is None or self.refresh_every_n_epochs is None:
             return mined_in is None
         return bool(epoch - mined_in >= self.refresh_every_n_epochs)
 
-    def mine(self, anchors: Tensor, documents: Tensor, examples: Tensor, forbidden: Tensor, seed: int = 0) -> Tensor:
+    def mine(
+        self,
+        anchors: Tensor,
+        documents: Tensor,
+        examples: Tensor,
+        forbidden: Tensor,
+        seed: int = 0,
+        latents: LatentSets | None = None,
+    ) -> Tensor:
         """Negatives for each example.
 
         Documents are ranked by cosine; an example's negatives are compared with its own positive.
@@ -71,9 +89,10 @@ class HardNegatives:
             forbidden: int64 [f, 2] places: of an anchor, and of a document that is no negative of it. Positives in
                 `examples` are forbidden in any case.
             seed: for `random`.
+            latents: of the documents, on the CPU, where latents are compared.
 
         Returns:
-            int64 [e, n] places of documents, the hardest first, -1 where too few are allowed.
+            int64 [e, n] places of documents, in the order of their ranks, -1 where too few are allowed.
 
         Raises:
             UserError: an embedding is not finite.
@@ -84,13 +103,20 @@ class HardNegatives:
         anchors, documents = (normalize(texts.float(), dim=1) for texts in (anchors, documents))
         forbidden = _sorted_by_anchor(torch.cat([forbidden.cpu(), examples.cpu()]))
         found = [
-            self._of_block(anchors, documents, block, forbidden, seed, EXAMPLES_A_BLOCK * number)
+            self._of_block(anchors, documents, block, forbidden, seed, EXAMPLES_A_BLOCK * number, latents)
             for number, block in enumerate(torch.split(examples.cpu(), EXAMPLES_A_BLOCK))
         ]
         return torch.cat(found) if found else torch.empty(0, self.count, dtype=torch.int64)
 
     def _of_block(
-        self, anchors: Tensor, documents: Tensor, examples: Tensor, forbidden: Tensor, seed: int, first: int
+        self,
+        anchors: Tensor,
+        documents: Tensor,
+        examples: Tensor,
+        forbidden: Tensor,
+        seed: int,
+        first: int,
+        latents: LatentSets | None,
     ) -> Tensor:
         device = documents.device
         queries, owners = torch.unique(examples[:, 0], return_inverse=True)
@@ -106,7 +132,16 @@ class HardNegatives:
         values, places = values.gather(1, order)[owners], places.gather(1, order)[owners]
         allowed = (values <= limits.unsqueeze(1)) & values.isfinite()
         allowed[:, : self.first_rank] = False
-        if self.sampling == "random":
+        overlaps = None if latents is None else latents.overlaps(examples[:, 1], places)
+        if self.most_overlap is not None:
+            assert overlaps is not None
+            allowed &= overlaps <= self.most_overlap
+        if self.sampling == "least_overlap":
+            assert overlaps is not None
+            # the rank decides between equals
+            order = overlaps.argsort(dim=1, stable=True)
+            keys = torch.empty_like(order).scatter_(1, order, torch.arange(window).expand_as(order))
+        elif self.sampling == "random":
             keys = _hashes(seed, torch.arange(first, first + len(examples)).unsqueeze(1), places)
         else:
             keys = torch.arange(window).expand_as(places)

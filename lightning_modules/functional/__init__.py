@@ -5,9 +5,11 @@ from lightning_modules.functional.collapse import collapse_sentence
 from lightning_modules.functional.deferred import Deferred, deferred, deferred_together
 from lightning_modules.functional.embedding_geometry import alignment, effective_rank, mean_pairwise_cosine, uniformity
 from lightning_modules.functional.encoding import linear_topk, reconstructed_by
+from lightning_modules.functional.forgetting import Drift, LatentLevels, drift_between, most_changed, row_cosines
 from lightning_modules.functional.gathering import gather_equal, gather_rows, ranks, sum_over_ranks
 from lightning_modules.functional.gradient_cache import CachedLoss, cached_loss
 from lightning_modules.functional.nested import nested_squared_error
+from lightning_modules.functional.overlap import LatentSets
 from lightning_modules.functional.pooling import Pooling, pooled, pooling_weights
 from lightning_modules.functional.prefixes import prefix_errors
 from lightning_modules.functional.pursuit import matching_pursuit, merge_repeats
@@ -70,9 +72,12 @@ __all__ = [
     "CrossPairs",
     "Deferred",
     "DenseCodes",
+    "Drift",
     "Fired",
     "Int8",
     "Int8Scale",
+    "LatentLevels",
+    "LatentSets",
     "LatentTerms",
     "Matching",
     "Missed",
@@ -93,6 +98,7 @@ __all__ = [
     "collapse_sentence",
     "deferred",
     "deferred_together",
+    "drift_between",
     "effective_rank",
     "first_occurrences",
     "fraction_of_variance_unexplained",
@@ -113,6 +119,7 @@ __all__ = [
     "mean_pairwise_cosine",
     "merge_repeats",
     "missed",
+    "most_changed",
     "ndcg",
     "nested_squared_error",
     "next_token_sums",
@@ -131,6 +138,7 @@ __all__ = [
     "refuse_non_finite",
     "relevant_ranks",
     "retrieval_scores",
+    "row_cosines",
     "share_recovered",
     "side_by_side",
     "similarity_terms",

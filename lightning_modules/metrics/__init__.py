@@ -1,6 +1,7 @@
 from lightning_modules.metrics.absorption import Absorption
 from lightning_modules.metrics.embedding_geometry import EmbeddingGeometry
 from lightning_modules.metrics.firing import DENSE_ABOVE, FiringDensity, MeanL1, log_density, summarize_density
+from lightning_modules.metrics.latent_levels import MeanLatents
 from lightning_modules.metrics.reconstruction import ReconstructionScores
 from lightning_modules.metrics.retrieval import QueryScores, Retrieval
 from lightning_modules.metrics.splicing import SplicedEmbedding, SplicedLanguageModel, Way
@@ -12,6 +13,7 @@ __all__ = [
     "EmbeddingGeometry",
     "FiringDensity",
     "MeanL1",
+    "MeanLatents",
     "QueryScores",
     "ReconstructionScores",
     "Retrieval",

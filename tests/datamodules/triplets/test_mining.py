@@ -8,6 +8,7 @@ from torch.nn.functional import normalize
 
 from datamodules.triplets import HardNegatives
 from datamodules.triplets import mining as module
+from lightning_modules.functional import LatentSets
 from run_store import UserError
 
 
@@ -98,3 +99,30 @@ def test_when_to_mine_again(every, due):
         found.append(settings.is_due(epoch, mined_in))
         mined_in = epoch if found[-1] else mined_in
     assert found == due
+
+
+@given(
+    seed=st.integers(0, 200),
+    most=st.none() | st.sampled_from([0.0, 0.3, 1.0]),
+    sampling=st.sampled_from(["hardest", "least_overlap"]),
+    block=st.integers(1, 7),
+)
+def test_overlap_with_the_positive_leaves_out_and_chooses_as_loops_do(seed, most, sampling, block):
+    generator = torch.Generator().manual_seed(seed)
+    anchors, documents = torch.randn(5, 4, generator=generator), torch.randn(14, 4, generator=generator)
+    examples = torch.stack([torch.arange(5), torch.randint(14, (5,), generator=generator)], dim=1)
+    latents = torch.stack([torch.randperm(6, generator=generator)[:3] for _ in range(14)])
+    sets = LatentSets(latents, torch.randint(0, 3, (14, 3), generator=generator).float(), 6)
+    none = torch.empty(0, 2, dtype=torch.int64)
+    settings = HardNegatives(2, 1, 11, max_share=1.0, sampling=sampling, most_overlap=most)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "EXAMPLES_A_BLOCK", block)
+        found = settings.mine(anchors, documents, examples, none, latents=sets).tolist()
+    for row, allowed, positive in zip(
+        found, plainly(settings, anchors, documents, examples, none), examples[:, 1], strict=True
+    ):
+        overlap = sets.overlaps(positive.view(1), torch.arange(14).view(1, -1))[0]
+        kept = [place for place in allowed if most is None or overlap[place] <= most]
+        chosen = sorted(kept, key=lambda place: overlap[place])[:2] if sampling == "least_overlap" else kept[:2]
+        expected = [place for place in kept if place in chosen]
+        assert row == [*expected, -1, -1][:2]

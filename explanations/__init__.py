@@ -6,6 +6,7 @@ from explanations.latent_reader import LatentReader
 from explanations.opening import open_reader, side_named
 from explanations.pooled_latents import PooledLatents, PooledReader
 from explanations.ranking import ExplainedRanking
+from explanations.refitting import refitted
 from explanations.sparse_index import SparseIndex, SparseVectors, Weighting, latent_sets, latent_weights, sparse_vectors
 from explanations.text_latents import TextLatents, active
 from explanations.token_states import ReadTexts, StateReader, single_state
@@ -41,6 +42,7 @@ __all__ = [
     "latent_weights",
     "mean_cosine",
     "open_reader",
+    "refitted",
     "side_named",
     "single_state",
     "sparse_vectors",

@@ -27,6 +27,7 @@ from datamodules.synthetic import Constant, Exponential, HalfNormal, LogNormal
 from datamodules.synthetic_activations import SyntheticActivations
 from datamodules.text import HeldOut, HuggingFaceDataset, Mixture, Shuffled, StandardLibrary, TextFiles
 from datamodules.text_contexts import TextContexts
+from datamodules.triplet_texts import TripletTexts
 from datamodules.triplets import CodeSearchTriplets, TripletDataset, TripletFiles
 from lightning_modules.activation_extraction import ActivationExtraction
 from lightning_modules.autoencoders import (
@@ -127,6 +128,7 @@ __all__ = [
     "TripletDataset",
     "TripletFiles",
     "TripletPreview",
+    "TripletTexts",
     "WandbTracker",
     "WarmupDecay",
 ]

@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 
 from backbones import ConcatenatedEncoder
+from backbones.sources import quiet
 from exports.encoder_card import Training
 from exports.encoders import export_encoder
 from exports.handover import refuse_incomplete
@@ -67,7 +68,8 @@ def _export(model: str, trained: Trained, run: Path, folder: Path) -> None:
             f"python main.py export --run {run} --format sentence-transformers, and name the folder of one part"
         )
     try:
-        export_encoder(encoder, folder, "sentence-transformers", Training.of(trained))
+        with quiet():
+            export_encoder(encoder, folder, "sentence-transformers", Training.of(trained))
     except (UserError, OSError):
         if not _is_whole(folder):  # another process was faster
             raise

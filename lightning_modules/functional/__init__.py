@@ -8,7 +8,7 @@ from lightning_modules.functional.encoding import linear_topk, reconstructed_by
 from lightning_modules.functional.gathering import gather_equal, gather_rows, ranks, sum_over_ranks
 from lightning_modules.functional.gradient_cache import CachedLoss, cached_loss
 from lightning_modules.functional.nested import nested_squared_error
-from lightning_modules.functional.pooling import Pooling, pooled
+from lightning_modules.functional.pooling import Pooling, pooled, pooling_weights
 from lightning_modules.functional.prefixes import prefix_errors
 from lightning_modules.functional.pursuit import matching_pursuit, merge_repeats
 from lightning_modules.functional.quantised import Binary, Int8, Int8Scale
@@ -45,6 +45,15 @@ from lightning_modules.functional.sharded import (
     whole_gradient,
 )
 from lightning_modules.functional.similarities import first_occurrences, occurring_with, unit, widened
+from lightning_modules.functional.similarity_terms import (
+    CrossPairs,
+    LatentTerms,
+    SimilarityTerms,
+    SplitVectors,
+    latent_terms,
+    similarity_terms,
+    strongest_pairs,
+)
 from lightning_modules.functional.sparse import sparse_decode
 from lightning_modules.functional.splicing import NextTokenSums, next_token_sums, share_recovered
 from lightning_modules.functional.triplets import TripletCosines, triplet_cosines
@@ -57,10 +66,12 @@ __all__ = [
     "CachedLoss",
     "Codes",
     "Cosine",
+    "CrossPairs",
     "DenseCodes",
     "Fired",
     "Int8",
     "Int8Scale",
+    "LatentTerms",
     "Matching",
     "Missed",
     "NextTokenSums",
@@ -68,7 +79,9 @@ __all__ = [
     "Relevance",
     "RelevantRanks",
     "ScoreSpace",
+    "SimilarityTerms",
     "SparseCodes",
+    "SplitVectors",
     "Spread",
     "TripletCosines",
     "alignment",
@@ -86,6 +99,7 @@ __all__ = [
     "geometric_median",
     "held_of",
     "is_sharded",
+    "latent_terms",
     "linear_above",
     "linear_batch_topk",
     "linear_topk",
@@ -105,6 +119,7 @@ __all__ = [
     "placed",
     "placed_like",
     "pooled",
+    "pooling_weights",
     "prefix_errors",
     "ranks",
     "recall",
@@ -114,8 +129,10 @@ __all__ = [
     "relevant_ranks",
     "retrieval_scores",
     "share_recovered",
+    "similarity_terms",
     "sparse_decode",
     "squared_error",
+    "strongest_pairs",
     "sum_of_squares",
     "sum_over_ranks",
     "trapezoid",

@@ -33,3 +33,23 @@ def pooled(hidden: Tensor, real: Tensor, pooling: Pooling) -> Tensor:
     # Padding is cut off before it is weighed: what stands there may be infinite, and 0 · ∞ is no number.
     hidden = hidden.masked_fill(~real.unsqueeze(2), 0)
     return (hidden * weights.unsqueeze(2)).sum(dim=1) / weights.sum(dim=1, keepdim=True)
+
+
+def pooling_weights(real: Tensor, pooling: Pooling) -> Tensor:
+    """Weights [batch, length] float64, each context's summing to 1, with which `pooled` adds up hidden states; 0 on
+    padding.
+
+    Args:
+        real: as in `pooled`.
+        pooling: all but `max`, which adds nothing up.
+    """
+    if pooling == "max":
+        raise ValueError("max pooling is no weighted sum")
+    if pooling in ("cls", "last_token"):
+        last = real.sum(dim=1) - 1
+        place = torch.zeros_like(last) if pooling == "cls" else last
+        return torch.zeros(real.shape, dtype=torch.float64, device=real.device).scatter_(1, place.unsqueeze(1), 1.0)
+    weights = real.double()
+    if pooling == "weighted_mean":
+        weights = weights * torch.arange(1, real.shape[1] + 1, device=real.device)
+    return weights / weights.sum(dim=1, keepdim=True)

@@ -3,7 +3,7 @@ from typing import get_args
 import pytest
 import torch
 
-from lightning_modules.functional import Pooling, pooled
+from lightning_modules.functional import Pooling, pooled, pooling_weights
 
 
 @pytest.mark.parametrize(
@@ -46,3 +46,16 @@ def test_gradients_are_those_of_the_values_and_padding_gets_none(pooling):
 def test_a_mean_of_bfloat16_is_taken_in_float32():
     hidden, real = torch.ones(1, 1000, 2, dtype=torch.bfloat16), torch.ones(1, 1000, dtype=torch.bool)
     assert torch.equal(pooled(hidden, real, "mean"), torch.ones(1, 2))
+
+
+@pytest.mark.parametrize("pooling", [pooling for pooling in get_args(Pooling) if pooling != "max"])
+def test_weights_add_up_to_what_is_pooled(pooling):
+    hidden, real = torch.randn(3, 5, 4).double(), torch.arange(5) < torch.tensor([[5], [1], [3]])
+    weights = pooling_weights(real, pooling)
+    torch.testing.assert_close((weights.unsqueeze(2) * hidden).sum(1), pooled(hidden, real, pooling))
+    torch.testing.assert_close(weights.sum(1), torch.ones(3).double())
+
+
+def test_maxima_have_no_weights():
+    with pytest.raises(ValueError, match="no weighted sum"):
+        pooling_weights(torch.ones(1, 2, dtype=torch.bool), "max")

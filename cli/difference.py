@@ -13,16 +13,24 @@ if TYPE_CHECKING:
 
 
 def diff(
-    *, run: str, out: str | None = None, checkpoint: str = "last", store: str | None = None, folder: str = "runs"
+    *,
+    run: str,
+    out: str | None = None,
+    checkpoint: str = "last",
+    triplets: str | None = None,
+    store: str | None = None,
+    folder: str = "runs",
 ) -> None:
     """Writes the page of what fine-tuning changed, as `fit` does at its end, and prints its table.
 
-    Triplets, bounds and all else are those of the callback DifferenceReport in the run's own settings.
+    Bounds and all else are those of the callback DifferenceReport in the run's own settings.
 
     Args:
         run: The run of a crosscoder between two models (folder, id or name).
         out: The page to write, by default RUN_FOLDER/difference.html.
         checkpoint: Of the run: last, best, or the folder of one.
+        triplets: What the fine-tuned model was trained on, a file such as configs/triplets/standard_library.yaml; by
+            default what the run's own settings say.
         store: Activation store to read; by default the one that the run was trained on.
         folder: The folder of all runs.
     """
@@ -42,7 +50,7 @@ def diff(
         raise UserError(f"{run} trained a text encoder: name the run of a crosscoder, as configs/diff.yaml trains one")
     model = load_trained(trained)
     place = trained.checkpoint.path.parent.parent
-    report = report_of(place)
+    report = report_of(place, triplets)
     shapes = dict(model.only.shapes)
     opened = open_store(trained.record, store, shapes)
     found = find_difference(model.only, opened, list(shapes), report.triplets, report.settings)
@@ -51,8 +59,12 @@ def diff(
     print(f"{table_of(found)}\n  open {page} in a browser")
 
 
-def report_of(run: Path) -> DifferenceReport:
+def report_of(run: Path, triplets: str | None = None) -> DifferenceReport:
     """The callback as the run's newest settings have it; with its defaults where they name none.
+
+    Args:
+        run: its folder.
+        triplets: a file of settings to put in the place of its own.
 
     Raises:
         UserError: the settings cannot be read.
@@ -65,20 +77,23 @@ def report_of(run: Path) -> DifferenceReport:
     from run_store import UserError
 
     configs = sorted(run.glob("config.*.yaml"), key=lambda path: int(path.suffixes[0][1:]))
-    if not configs:
-        return DifferenceReport()
+    read = [*(str(path) for path in configs[-1:]), *([] if triplets is None else [triplets])]
     try:
-        callbacks = (yaml.safe_load(configs[-1].read_text(encoding="utf-8")).get("trainer") or {}).get("callbacks")
-        settings: dict[str, Any] = next(
-            (one.get("init_args") or {} for one in callbacks or [] if one["class_path"].endswith("DifferenceReport")),
-            {},
-        )
+        config = yaml.safe_load(configs[-1].read_text(encoding="utf-8")) if configs else {}
+        callbacks = (config.get("trainer") or {}).get("callbacks") or []
+        named = [one.get("init_args") or {} for one in callbacks if one["class_path"].endswith("DifferenceReport")]
+        settings: dict[str, Any] = {
+            **(named[0] if named else {}),
+            **({} if triplets is None else {"triplets": triplets}),
+        }
         parser = ArgumentParser(exit_on_error=False)
         parser.add_class_arguments(DifferenceReport, "report")
         made = parser.instantiate(parser.parse_object({"report": settings}))
     except (OSError, ValueError, TypeError, AttributeError, KeyError, yaml.YAMLError, ArgumentError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{configs[-1]} cannot be read ({reason}): bring back a copy, or train again") from error
+        raise UserError(
+            f"{' or '.join(read)} has no settings of a DifferenceReport ({reason}): mend the file"
+        ) from error
     return made.report  # type: ignore[no-any-return]
 
 

@@ -49,12 +49,13 @@ def group_latents(decoders: TwoDecoders, own_above: OpenUnitInterval, rotated_be
         rotated_below: −1 to 1.
     """
     base, tuned = (torch.linalg.vector_norm(W.double(), dim=1) for W in decoders)
-    relative = tuned / (base + tuned).clamp_min(torch.finfo(torch.float64).tiny)
+    whole = (base + tuned).clamp_min(torch.finfo(torch.float64).tiny)
+    relative = tuned / whole
     cosines = cosine_similarity(*(W.double() for W in decoders), dim=1, eps=1e-30)
     numbers = torch.zeros(len(relative), dtype=torch.int64)
     numbers[cosines < rotated_below] = GROUPS.index("rotated")
     numbers[relative > own_above] = GROUPS.index("born")
-    numbers[relative < 1 - own_above] = GROUPS.index("died")
+    numbers[base / whole > own_above] = GROUPS.index("died")
     return LatentGroups(relative, cosines, numbers)
 
 

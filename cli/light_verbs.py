@@ -79,7 +79,9 @@ def _spelled_out(arguments: Sequence[str], verb: Verb) -> list[str]:
         if kinds.get(option) == "bool" and not values:
             spelled.append(f"{option}=true")
         elif kinds.get(option, "").startswith("list[") and values and not values[0].startswith("["):
-            spelled += [f"{option}=[]", *(f"{option}+={value}" for value in values)]
+            # an option that is given again adds to its list
+            start = [] if f"{option}=[]" in spelled else [f"{option}=[]"]
+            spelled += [*start, *(f"{option}+={value}" for value in values)]
             del rest[: len(values)]
         else:
             spelled.append(option)

@@ -80,10 +80,9 @@ class LatentReader:
         wiring = type(autoencoder.wiring)
         if wiring.decode is not Wiring.decode:
             raise UserError(f"{wiring.__name__} decodes latents in its own way, which cannot be taken apart here")
-        blocks = dict(
-            zip(pair.reconstructed_names, autoencoder.W_dec.detach().double().split(pair.outputs, 1), strict=True)
-        )
-        self._W = {}
+        columns = torch.split(autoencoder.W_dec.detach().cpu().double(), list(pair.outputs), dim=1)
+        blocks = dict(zip(pair.reconstructed_names, columns, strict=True))
+        self._W: dict[str, Tensor] = {}
         for name, encoder in self.encoders.items():
             if name not in blocks:
                 raise UserError(

@@ -36,10 +36,8 @@ def open_reader(member: Trainee, described: Mapping[str, Any], max_length: int |
         extractor: Extractor | JointExtractor = Extractor(hook_points=names, **settings)
         sides = {member.pair.reconstructed_names[-1]: settings}
     else:
-        own = {
-            model: [name.removeprefix(f"{model}/") for name in names if name.startswith(f"{model}/")]
-            for model in models
-        }
+        parted = [name.partition("/") for name in names]
+        own = {model: [point for owner, _, point in parted if owner == model] for model in models}
         read = {model: points for model, points in own.items() if points}
         extractor = JointExtractor(
             {str(model): Extractor(hook_points=points, **models[model]) for model, points in read.items()}

@@ -16,9 +16,9 @@ from lightning_modules.functional import BatchCodes, Fired, SplitVectors
 
 @dataclass(frozen=True)
 class TextLatents:
-    """n texts as one embedding model pools them. Every token state is x_t = Σ_i g_ti W_i + b_t + e_t, exactly, and since
-    pooling adds up, so is every embedding: x = g W + b + e. All of it is in the activations' own scale and, but for ids
-    and numbers, float64.
+    """n texts as one embedding model pools them. Every token state is x_t = Σ_i g_ti W_i + b_t + e_t, exactly, and
+    so is every embedding, since pooling adds up: x = g W + b + e. All of it is in the activations' own scale and, but
+    for ids and numbers, float64.
 
     Attributes:
         W: [s, d] decoder rows; the same tensor in everything that one reader has read.
@@ -76,13 +76,20 @@ class TextLatents:
 
     def on_tokens(self, text: int, latent: int) -> Tensor:
         """[length] what a latent is on each token of a text, unpooled."""
-        first = int(self.lengths[:text].sum())
         values = torch.zeros(int(self.lengths[text]), dtype=torch.float64)
-        rows, latents, entries = self.token_codes
-        start, stop = torch.searchsorted(rows, torch.tensor([first, first + len(values)])).tolist()
-        mine = latents[start:stop] == latent
-        values[rows[start:stop][mine] - first] = entries[start:stop][mine]
+        for place, number, value in self.firings(text):
+            if number == latent:
+                values[place] = value
         return values
+
+    def firings(self, text: int) -> list[tuple[int, int, float]]:
+        """Place in the text, latent and unpooled code of all that fires in it, token by token."""
+        first = int(self.lengths[:text].sum())
+        rows, latents, values = self.token_codes
+        bounds = torch.tensor([first, first + int(self.lengths[text])])
+        start, stop = torch.searchsorted(rows, bounds).tolist()
+        columns = (rows[start:stop] - first, latents[start:stop], values[start:stop])
+        return list(zip(*(column.tolist() for column in columns), strict=True))
 
     def tokens_of(self, text: int) -> list[int]:
         """Token ids of a text."""
@@ -92,7 +99,8 @@ class TextLatents:
 
 def active(*texts: TextLatents) -> Tensor:
     """int64 [m], ascending: the latents that are in any of the texts."""
-    return torch.unique(torch.cat([each.codes.latents for each in texts]))
+    found: Tensor = torch.unique(torch.cat([each.codes.latents for each in texts]))
+    return found
 
 
 def decoded(codes: Fired, n: int, W: Tensor) -> Tensor:

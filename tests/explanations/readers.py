@@ -18,28 +18,12 @@ from lightning_modules.sparse_autoencoding import SparseAutoencoding
 
 D = 16
 LAST = "encoder.layer.1"
+# fmt: off
 WORDS = [
-    "open",
-    "file",
-    "read",
-    "write",
-    "close",
-    "path",
-    "name",
-    "list",
-    "sort",
-    "item",
-    "key",
-    "value",
-    "number",
-    "text",
-    "split",
-    "join",
-    "the",
-    "a",
-    "of",
-    "and",
+    "open", "file", "read", "write", "close", "path", "name", "list", "sort", "item", "key", "value", "number", "text",
+    "split", "join", "the", "a", "of", "and",
 ]
+# fmt: on
 
 
 def save_embedder(folder: Path, seed: int = 0, pooling: str = "mean", max_length: int = 16) -> str:

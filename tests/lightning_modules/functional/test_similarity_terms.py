@@ -1,5 +1,5 @@
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightning_modules.functional import SplitVectors, latent_terms, similarity_terms, strongest_pairs
@@ -41,6 +41,7 @@ def one_by_one(query, document, W):
     return terms, pairs, float(torch.cosine_similarity(x, y, dim=0))
 
 
+@settings(max_examples=20)
 @given(q=st.integers(1, 3), n=st.integers(1, 3), m=st.integers(0, 6), d=st.integers(1, 5), seed=st.integers(0, 99))
 def test_terms_are_those_of_every_product_and_sum_to_the_cosine(q, n, m, d, seed):
     W, queries, documents = directions(m, d), vectors(q, m, d, seed), vectors(n, m, d, seed + 1000)
@@ -63,6 +64,7 @@ def test_terms_are_those_of_every_product_and_sum_to_the_cosine(q, n, m, d, seed
                 assert abs(pairs[i, j] - value) < 1e-10 * max(1, abs(value))
 
 
+@settings(max_examples=20)
 @given(n=st.integers(1, 3), m=st.integers(0, 6), seed=st.integers(0, 99))
 def test_what_latents_have_sums_to_the_terms_between_latents(n, m, seed):
     W, query, documents = directions(m, 4), vectors(1, m, 4, seed), vectors(n, m, 4, seed + 1000)

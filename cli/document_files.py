@@ -1,0 +1,68 @@
+"""Documents to rank, from files or from the command line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from run_store import UserError
+
+FIELDS = ("text", "document", "positive")
+LINES = (".jsonl", ".ndjson")
+
+
+class GivenDocument(NamedTuple):
+    """A text and where it is from, in words."""
+
+    text: str
+    source: str
+
+
+def read_documents(files: Sequence[str], texts: Sequence[str] = ()) -> list[GivenDocument]:
+    """Every document, those of files first.
+
+    Args:
+        files: text files with a document a line, where blank lines are passed over, or JSONL files whose rows have it
+            under `text`, `document` or `positive`.
+        texts: documents by themselves.
+
+    Raises:
+        UserError: a file is not there, not UTF-8, has no document, or a line that is none; or nothing is given.
+    """
+    given = [document for file in files for document in _of_file(Path(file).expanduser())]
+    given += [GivenDocument(text, f"--document {number}") for number, text in enumerate(texts, start=1)]
+    if not given:
+        raise UserError("documents: name a file with some by --documents FILE, or give each by --document TEXT")
+    return given
+
+
+def _of_file(file: Path) -> list[GivenDocument]:
+    try:
+        lines = file.read_text("utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise UserError(f"documents: {file} is not UTF-8 (byte {error.start}): save it as that") from None
+    except OSError as error:
+        raise UserError(f"documents: {file} cannot be read ({error.strerror}): check the path") from None
+    in_rows = file.suffix.lower() in LINES
+    found = []
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            source = f"{file.name}:{number}"
+            found.append(GivenDocument(_text_of(line, f"{file}:{number}") if in_rows else line.rstrip("\r"), source))
+    if not found:
+        raise UserError(f"documents: {file} has no document: it is empty")
+    return found
+
+
+def _text_of(line: str, where: str) -> str:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise UserError(f"documents: {where} is no JSON ({error.msg}): mend the line") from None
+    fields = row if isinstance(row, dict) else {}
+    text = next((fields[name] for name in FIELDS if name in fields), None)
+    if not isinstance(text, str) or not text.strip():
+        raise UserError(f"documents: {where} has no text under {', '.join(FIELDS[:-1])} or {FIELDS[-1]}")
+    return text

@@ -15,7 +15,7 @@ from callbacks.graceful_stop import RunStopped
 from callbacks.undisturbed import undisturbed
 from datamodules.contrastive_triplets import TripletDataModule
 from datamodules.shards import ActivationStore
-from explanations import Difference, DifferenceSettings, find_difference
+from explanations import DifferenceSettings, ModelDifference, compare_models
 from lightning_modules.sparse_autoencoding import SparseAutoencoding
 from reports.difference import Subject, table_of, write_page
 from run_store import Split, UserError
@@ -111,14 +111,14 @@ class DifferenceReport(Callback):
         store = getattr(data, "store", None)
         if not isinstance(store, ActivationStore):
             raise UserError("it reads an activation store on this machine, and the data has none")
-        found = find_difference(pl_module.only, store, list(data.shapes), self.triplets, self.settings)
+        found = compare_models(pl_module.only, store, list(data.shapes), self.triplets, self.settings)
         name = read_record(folder).name if (folder / METADATA_NAME).exists() else folder.name
         write_page(Subject(name, found, store), folder / NAME)
         self._keep(trainer, found)
         print(f"\n{table_of(found)}\n  open {folder / NAME} in a browser", flush=True)
 
     @staticmethod
-    def _keep(trainer: Trainer, found: Difference) -> None:
+    def _keep(trainer: Trainer, found: ModelDifference) -> None:
         """In the curves, and in what the run's record is told."""
         figures = found.figures()
         for logger in trainer.loggers:

@@ -39,7 +39,7 @@ def diff(
 
     quiet()
     from callbacks.difference_report import NAME
-    from explanations import find_difference
+    from explanations import compare_models
     from exports import find_trained, holds_encoder, load_trained
     from reports.dashboard.rows import open_store
     from reports.difference import Subject, table_of, write_page
@@ -53,7 +53,7 @@ def diff(
     report = report_of(place, triplets)
     shapes = dict(model.only.shapes)
     opened = open_store(trained.record, store, shapes)
-    found = find_difference(model.only, opened, list(shapes), report.triplets, report.settings)
+    found = compare_models(model.only, opened, list(shapes), report.triplets, report.settings)
     page = Path(out) if out else place / NAME
     write_page(Subject(trained.record.name if trained.record else place.name, found, opened), page)
     print(f"{table_of(found)}\n  open {page} in a browser")

@@ -8,7 +8,7 @@ from functools import cached_property
 from backbones import load_tokenizer
 from datamodules.shards import ActivationStore
 from datamodules.token_pieces import TokenPieces
-from explanations import Difference
+from explanations import ModelDifference
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Subject:
     """
 
     name: str
-    difference: Difference
+    difference: ModelDifference
     store: ActivationStore
 
     @cached_property

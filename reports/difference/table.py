@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from explanations import GROUPS, Difference, Gain
+from explanations import GROUPS, Gain, ModelDifference
 from reports.difference.words import ends, gain_in_words, points, title_of
 
 WIDTH = 18
 
 
-def table_of(difference: Difference) -> str:
+def table_of(difference: ModelDifference) -> str:
     """Groups of latents with what of the gain hangs on them."""
     return "\n".join(_lines(difference))
 
 
-def _lines(difference: Difference) -> Iterator[str]:
+def _lines(difference: ModelDifference) -> Iterator[str]:
     gain, live = difference.gain, int(difference.fires.sum())
     shared_out = isinstance(gain, Gain) and gain.is_sure
     yield f"what fine-tuning changed: {title_of(difference)}"

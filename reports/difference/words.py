@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import PurePath
 
-from explanations import Difference, Gain
+from explanations import Gain, ModelDifference
 from lightning_modules.functional import BootstrapInterval
 
 
@@ -41,7 +41,7 @@ def model_name(model: str, side: str) -> str:
     return model.removeprefix("package:").rstrip("/").rpartition("/")[2] or side
 
 
-def title_of(difference: Difference) -> str:
+def title_of(difference: ModelDifference) -> str:
     """Both models, in words."""
     base, tuned = (
         model_name(model, side.partition("/")[0])

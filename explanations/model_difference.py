@@ -52,7 +52,7 @@ class DifferenceSettings:
 
 
 @dataclass(frozen=True)
-class Difference:
+class ModelDifference:
     """What was found. Latents are numbered as in the autoencoder.
 
     Attributes:
@@ -102,14 +102,14 @@ class Difference:
         return found
 
 
-def find_difference(
+def compare_models(
     member: Trainee,
     store: ActivationStore,
     hook_points: Sequence[str],
     triplets: TripletDataModule | None,
     settings: DifferenceSettings,
     on_progress: Callable[[int, int], None] = lambda done, rows: None,
-) -> Difference:
+) -> ModelDifference:
     """Looks at a crosscoder between two models, and reads the triplets' held-out texts with both.
 
     Args:
@@ -140,7 +140,7 @@ def find_difference(
     features = passed.features
     firings = Firings.of(features.sample, len(features.counts), FIRINGS_LOOKED_AT)
     base, tuned = reader.hook_points
-    return Difference(
+    return ModelDifference(
         (base, tuned),
         (reader.encoders[base].model, reader.encoders[tuned].model),
         groups,

@@ -69,7 +69,6 @@ def report_of(run: Path, triplets: str | None = None) -> DifferenceReport:
     Raises:
         UserError: the settings cannot be read.
     """
-    import yaml
     from jsonargparse import ArgumentError, ArgumentParser
 
     import cli.class_names  # noqa: F401  (so that settings may name classes without their packages)
@@ -77,24 +76,34 @@ def report_of(run: Path, triplets: str | None = None) -> DifferenceReport:
     from run_store import UserError
 
     configs = sorted(run.glob("config.*.yaml"), key=lambda path: int(path.suffixes[0][1:]))
-    read = [*(str(path) for path in configs[-1:]), *([] if triplets is None else [triplets])]
+    own = _read(configs[-1]) if configs else {}
+    callbacks = (own.get("trainer") or {}).get("callbacks") or []
+    named = [one.get("init_args") or {} for one in callbacks if str(one["class_path"]).endswith("DifferenceReport")]
+    settings = dict(named[0]) if named else {}
+    if triplets is not None:
+        settings["triplets"] = _read(Path(triplets))
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(DifferenceReport, "report")
     try:
-        config = yaml.safe_load(configs[-1].read_text(encoding="utf-8")) if configs else {}
-        callbacks = (config.get("trainer") or {}).get("callbacks") or []
-        named = [one.get("init_args") or {} for one in callbacks if one["class_path"].endswith("DifferenceReport")]
-        settings: dict[str, Any] = {
-            **(named[0] if named else {}),
-            **({} if triplets is None else {"triplets": triplets}),
-        }
-        parser = ArgumentParser(exit_on_error=False)
-        parser.add_class_arguments(DifferenceReport, "report")
         made = parser.instantiate(parser.parse_object({"report": settings}))
-    except (OSError, ValueError, TypeError, AttributeError, KeyError, yaml.YAMLError, ArgumentError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"{' or '.join(read)} has no settings of a DifferenceReport ({reason}): mend the file"
-        ) from error
+    except (ArgumentError, ValueError, TypeError) as error:
+        where = triplets or (configs[-1] if configs else run)
+        raise UserError(f"{where}: {' '.join(str(error).split())[:300]}: mend the file, or name another") from error
     return made.report  # type: ignore[no-any-return]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    import yaml
+
+    from run_store import UserError
+
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise UserError(f"{path} cannot be read ({' '.join(str(error).split())}): check the path") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds no settings: name a file such as configs/triplets/standard_library.yaml")
+    return content
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -131,6 +131,9 @@ def compare_models(
             f"the autoencoder reads {', '.join(member.shapes)}, and what fine-tuning changed is told of two models: "
             "train one by configs/diff.yaml"
         )
+    base, tuned = reader.hook_points
+    # training began from the base with this pooling, whatever the base says of itself, and many say nothing
+    reader.encoders[base].wanted_pooling = reader.encoders[tuned].pooling
     gain: Gain | str = "No triplets were named, so what was gained in retrieval was not measured."
     moved = torch.zeros(len(groups.numbers), dtype=torch.float64)
     if triplets is not None:
@@ -139,7 +142,6 @@ def compare_models(
     passed = feature_pass(member, store, hook_points, ranges, EXAMPLES, on_progress=on_progress)
     features = passed.features
     firings = Firings.of(features.sample, len(features.counts), FIRINGS_LOOKED_AT)
-    base, tuned = reader.hook_points
     return ModelDifference(
         (base, tuned),
         (reader.encoders[base].model, reader.encoders[tuned].model),

@@ -7,6 +7,8 @@ from pathlib import PurePath
 from explanations import Gain, ModelDifference
 from lightning_modules.functional import BootstrapInterval
 
+_PARTS = {"bias": "the mean of all texts", "error": "what no latent explains"}
+
 
 def gain_in_words(gain: Gain | str, split: str) -> str:
     """What fine-tuning gained in retrieval, and how sure that is."""
@@ -17,10 +19,19 @@ def gain_in_words(gain: Gain | str, split: str) -> str:
         f"{gain.base:.3f} to {gain.tuned:.3f}: {points(gain.gain.mean)} points, 95% interval {ends(gain.gain)}."
     )
     if gain.is_sure:
-        return said
+        return f"{said} {_shared_out(gain)}"
     if gain.gain.high < 0:
         return f"{said} Fine-tuning made retrieval worse, so there is no gain to share out."
     return f"{said} That is within noise of zero, so there is no gain to share out."
+
+
+def _shared_out(gain: Gain) -> str:
+    """What most of the gain hangs on."""
+    first, second, *_ = sorted(gain.parts, key=lambda part: -part.share.mean)
+    return (
+        f"{first.share.mean:.0%} of it hangs on {_PARTS.get(first.name, f'{first.name} latents')}, "
+        f"{second.share.mean:.0%} on {_PARTS.get(second.name, f'{second.name} latents')}."
+    )
 
 
 def points(value: float) -> str:

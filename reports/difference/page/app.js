@@ -1,7 +1,7 @@
 // The page put together.
 
-let chosenGroup = Math.max(0, NAMES.indexOf("born"));
-if (!found.groups[chosenGroup].count) chosenGroup = 0;
+// what changed most comes first, where there is any of it
+let chosenGroup = NAMES.indexOf(["born", "rotated", "died"].find((name) => found.groups[NAMES.indexOf(name)].count) ?? "shared");
 
 function showGroup(at) {
   const hadFocus = document.activeElement?.name === "group";

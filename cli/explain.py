@@ -149,7 +149,7 @@ def _explained(
     explanation = told(
         query,
         reads,
-        [document.source for document in given],
+        given,
         ranking,
         pieces.of_all,
         side=hook_point,

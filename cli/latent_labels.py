@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 KEPT_IN = "latent_labels"
 TOKENS = 200_000
 """That are read for labels: some ten seconds of two cores."""
+RULE = 1
+"""Counted up when labels would be others."""
 
 
 def labels_of(
@@ -29,7 +31,8 @@ def labels_of(
 ) -> tuple[list[str], str]:
     """A label for each latent, empty where it gets none; and what they are made from, in words.
 
-    They are kept in RUN_FOLDER/latent_labels for each checkpoint, and made of the texts at hand where there is no store.
+    They are kept in RUN_FOLDER/latent_labels for each checkpoint. Where there is no store they are made of the texts at
+    hand.
 
     Args:
         trained: the checkpoint.
@@ -58,6 +61,7 @@ def labels_of(
         "store": str(opened.folder),
         "rows": opened.rows,
         "tokens": TOKENS,
+        "rule": RULE,
     }
     run = trained.checkpoint.path.parent.parent
     kept = run / KEPT_IN / f"{'-'.join(filter(None, [trained.checkpoint.path.name, trained.member]))}.json"

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from datamodules.shards import ActivationStore
+from explanations.nearby import nearby_labels
 from explanations.text_latents import TextLatents
 from features import NO_TOKEN, Firings, Keeping, SampledRows, automatic_labels, typical_patterns
 from lightning_modules.feature_pass import feature_pass
@@ -29,7 +30,8 @@ def labels_from_store(
     text_of: Callable[[int], str],
     on_progress: Callable[[int, int], None] = lambda done, rows: None,
 ) -> list[str]:
-    """Of s latents, by the rule of `features.labels`; empty where a latent gets none.
+    """Of s latents, by the rule of `features.labels`, or where that gives none by that of `explanations.nearby`; empty
+    where neither does.
 
     Args:
         member: the autoencoder, in evaluation.
@@ -39,7 +41,9 @@ def labels_from_store(
         on_progress: told the rows that are done and those that there are.
     """
     passed = feature_pass(member, store, list(member.shapes), ranges, LEAST, on_progress=on_progress)
-    return _labels(passed.features.sample, member.autoencoder.d_sae, text_of)
+    sample, d_sae = passed.features.sample, member.autoencoder.d_sae
+    of_tokens, of_passages = _labels(sample, d_sae, text_of), nearby_labels(sample, d_sae, text_of)
+    return [label or passage for label, passage in zip(of_tokens, of_passages, strict=True)]
 
 
 def labels_from_texts(texts: Sequence[TextLatents], text_of: Callable[[int], str]) -> list[str]:

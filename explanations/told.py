@@ -59,6 +59,7 @@ class Document:
     """Attributes:
     number: from 1, in the order in which they were given.
     source: where it is from, in words.
+    given: the text, as it was given.
     rank: from 1.
     cosine: the sum of the four behind it.
     shared: the strongest diagonal terms, the largest first.
@@ -71,6 +72,7 @@ class Document:
 
     number: int
     source: str
+    given: str
     rank: int
     cosine: float
     diagonal: float
@@ -148,7 +150,7 @@ class Difference:
 def told(
     query: str,
     reads: tuple[TextLatents, TextLatents],
-    sources: Sequence[str],
+    given: Sequence[tuple[str, str]],
     ranking: ExplainedRanking,
     pieces_of: Callable[[Sequence[int]], list[str]],
     *,
@@ -163,7 +165,7 @@ def told(
     Args:
         query: as it was typed.
         reads: the query's latents and the documents'.
-        sources: of the n documents, in words.
+        given: the n documents as they were given, and where each is from, in words.
         ranking: of them.
         pieces_of: the texts of token ids that follow each other.
         side: hook point that is told of.
@@ -188,7 +190,8 @@ def told(
         documents.append(
             Document(
                 number=place + 1,
-                source=sources[place],
+                source=given[place][1],
+                given=given[place][0],
                 rank=ranks[place],
                 **{
                     name: float(getattr(ranking.terms, name)[place])
@@ -204,7 +207,7 @@ def told(
             )
         )
     rest = [
-        Ranked(place + 1, sources[place], ranks[place], float(ranking.terms.cosine[place]))
+        Ranked(place + 1, given[place][1], ranks[place], float(ranking.terms.cosine[place]))
         for place in ranking.order
         if place not in set(shown)
     ]

@@ -46,7 +46,7 @@ def _ranking(explanation: Explanation, width: int) -> Iterator[str]:
         row += [_share(document.bias + document.error, document.cosine)]
         for other in (document.before, document.base):
             row += [] if other is None else [f"{other[1]:.3f} ({other[0]})"]
-        rows.append([*row, f"#{document.number}", document.source, " ".join(words_of(document.text).split())])
+        rows.append([*row, f"#{document.number}", document.source, visible(" ".join(document.given.split()))])
     yield from table([*header, "", "", "document"], rows, width, elastic=1)
     if explanation.rest:
         ranked = [f"#{one.number} {one.cosine:.3f}" for one in explanation.rest[:8]]
@@ -66,8 +66,8 @@ def _sums(explanation: Explanation) -> str:
 
 
 def _document(explanation: Explanation, document: Document, width: int) -> Iterator[str]:
-    yield f"{document.rank}. #{document.number} {document.source}, cosine {document.cosine:.3f}"
-    yield MARGIN + cut(visible(" ".join(words_of(document.text).split())), width - len(MARGIN))
+    yield f"{document.rank}. #{document.number} {visible(document.source)}, cosine {document.cosine:.3f}"
+    yield MARGIN + cut(visible(" ".join(document.given.split())), width - len(MARGIN))
     if document.text.truncated:
         yield f"{MARGIN}(cut where the model stops reading)"
     residual = f"bias {document.bias:+.3f}, error {document.error:+.3f}"
@@ -114,11 +114,6 @@ def _difference(explanation: Explanation, difference: Difference, width: int) ->
     ):
         rows.append([f"{value:+.3f}", "", "", words])
     yield from table(header, rows, width, elastic=1)
-
-
-def words_of(text: Text) -> str:
-    """A text as its tokens make it, without those that only mark its ends."""
-    return "".join(text.tokens[1:-1] if len(text.tokens) > 2 else text.tokens)
 
 
 def _named(explanation: Explanation, latent: int) -> str:

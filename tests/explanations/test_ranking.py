@@ -73,7 +73,7 @@ def test_what_is_told_adds_up_and_is_plain(reads):
     explanation = told(
         "open the file",
         reads,
-        [f"list:{n}" for n in range(len(DOCUMENTS))],
+        [(text, f"list:{n}") for n, text in enumerate(DOCUMENTS)],
         ranking,
         lambda ids: [str(token) for token in ids],
         side=LAST,

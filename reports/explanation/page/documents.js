@@ -73,7 +73,7 @@ function documentCard(one, scale) {
   const pairTerms = one.pairs.map((pair) => pair.term);
   const pairs = one.pairs.map((pair) =>
     element("li", { class: "pair-row" },
-      latentButton(pair.query), element("span", { class: "times muted", text: "×" }), latentButton(pair.document),
+      latentButton(pair.query, undefined, 0, true), element("span", { class: "times muted", text: "×" }), latentButton(pair.document, undefined, 0, true),
       meter(pair.term, largest(pairTerms)), element("span", { class: "amount", text: term(pair.term) })),
   );
   return element("article", { class: "card document" },

@@ -15,6 +15,7 @@ function markIn(host, text) {
   const fires = new Map(chosen === null ? [] : (text.fires[chosen] ?? []));
   const strongest = largest([...fires.values()]);
   const pieces = text.tokens.map((token, place) => {
+    if (place === 0) token = token.trimStart();
     const isEnd = /^\s*(\[(CLS|SEP|PAD|UNK|MASK)\]|<\/?s>|<\|.*\|>)\s*$/.test(token);
     if (!fires.has(place)) return isEnd ? element("span", { class: "end", text: token }) : token;
     const value = fires.get(place);

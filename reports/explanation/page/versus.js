@@ -22,7 +22,7 @@ function picked(name, number_, other, show) {
   const select = element("select", { "aria-label": name, change: (event) => show(Number(event.target.value)) },
     told.documents.map((one) => element("option", {
       value: one.number, selected: one.number === number_, disabled: one.number === other,
-      text: `${one.rank}. #${one.number} ${one.text.tokens.slice(1, -1).join("").trim().slice(0, 60)}`,
+      text: `${one.rank}. #${one.number} ${one.given.replace(/\s+/g, " ").slice(0, 60)}`,
     })));
   return element("label", { class: "picked" }, element("span", { class: "muted", text: name }), select);
 }

@@ -28,14 +28,14 @@ function labelOf(latent) {
   return told.labels[latent] || "";
 }
 
-/** A button that marks where a latent fires. */
-function latentButton(latent, amount, scale) {
+/** A button that marks where a latent fires; a `short` one has its number only where it has no label. */
+function latentButton(latent, amount, scale, short = false) {
   const label = labelOf(latent);
   const button = element(
     "button",
-    { type: "button", class: "latent", "data-latent": latent, "aria-pressed": "false", click: () => choose(latent) },
+    { type: "button", class: "latent", "data-latent": latent, title: `latent ${latent}`, "aria-pressed": "false", click: () => choose(latent) },
     element("span", { class: "name" }, label || element("i", { text: "no label" })),
-    element("span", { class: "number muted", text: ` ${latent}` }),
+    short && label ? null : element("span", { class: "number muted", text: ` ${latent}` }),
     amount === undefined ? null : meter(amount, scale),
     amount === undefined ? null : element("span", { class: "amount", text: term(amount) }),
   );

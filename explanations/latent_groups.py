@@ -51,7 +51,7 @@ def group_latents(decoders: TwoDecoders, own_above: OpenUnitInterval, rotated_be
     base, tuned = (torch.linalg.vector_norm(W.double(), dim=1) for W in decoders)
     whole = (base + tuned).clamp_min(torch.finfo(torch.float64).tiny)
     relative = tuned / whole
-    cosines = cosine_similarity(*(W.double() for W in decoders), dim=1, eps=1e-30)
+    cosines = cosine_similarity(decoders.base.double(), decoders.tuned.double(), dim=1, eps=1e-30)
     numbers = torch.zeros(len(relative), dtype=torch.int64)
     numbers[cosines < rotated_below] = GROUPS.index("rotated")
     numbers[relative > own_above] = GROUPS.index("born")
@@ -76,7 +76,7 @@ def two_decoders(member: Trainee) -> TwoDecoders:
         )
     W_dec = member.autoencoder.W_dec.detach().cpu().double()
     rows = []
-    for place, block in zip(pair.sides.reconstructed, W_dec.split(pair.outputs, dim=1), strict=True):
+    for place, block in zip(pair.sides.reconstructed, torch.split(W_dec, list(pair.outputs), dim=1), strict=True):
         factor = pair.normalizations[place].common_factor()  # type: ignore[operator]
         if factor is None:
             raise UserError(

@@ -161,10 +161,13 @@ def _retrieval(
 ) -> tuple[Gain, Tensor]:
     """What was gained, and how far each latent moves the texts [s]."""
     task = RetrievalTexts.of(example for _, example in examples_of(triplets, settings.split))
-    read = []
-    for texts, column in ((task.queries, "anchor"), (task.documents, "positive")):
-        found = reader.read(texts, triplets.prompts.get(column, ""))
-        read.append(BothRead(*(found[name] for name in reader.hook_points)))
-    gain = gain_of(task, *read, groups.numbers, GROUPS, settings.seed)
-    moved = sum(moves(each.base, each.tuned) for each in read)
+    base, tuned = reader.hook_points
+
+    def both(texts: Sequence[str], column: str) -> BothRead:
+        read = reader.read(texts, triplets.prompts.get(column, ""))
+        return BothRead(read[base], read[tuned])
+
+    queries, documents = both(task.queries, "anchor"), both(task.documents, "positive")
+    gain = gain_of(task, queries, documents, groups.numbers, GROUPS, settings.seed)
+    moved = moves(*queries) + moves(*documents)
     return gain, moved / moved.sum().clamp_min(torch.finfo(torch.float64).tiny)

@@ -25,8 +25,8 @@ def _lines(difference: ModelDifference) -> Iterator[str]:
         count = len(difference.members(place))
         yield f"  {name:<{WIDTH}}{count:>9,}{count / max(1, live):>8.1%}{_of_gain(gain, place)}"
     if shared_out:
-        for place, name in enumerate(("bias", "unexplained"), len(GROUPS)):
-            yield f"  {name:<{WIDTH}}{'':>17}{_of_gain(gain, place)}"
+        for place, other in enumerate(("the mean", "unexplained"), len(GROUPS)):
+            yield f"  {other:<{WIDTH}}{'':>17}{_of_gain(gain, place)}"
     yield f"  {gain_in_words(gain, difference.settings.split)}"
 
 

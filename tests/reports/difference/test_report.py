@@ -64,7 +64,7 @@ def test_the_table_tells_groups_and_shares(subject):
     assert lines[2].split()[:2] == ["shared", "6"]
     assert lines[2].split()[-1] == "40%"
     assert lines[5].split()[-1] == "−5%"
-    assert [line.split()[0] for line in lines[2:8]] == [*GROUPS, "bias", "unexplained"]
+    assert [line.split()[0] for line in lines[2:8]] == [*GROUPS, "the", "unexplained"]
     assert "500 held-out queries (test) among 700 documents went from 0.600 to 0.685: +8.5 points" in lines[-1]
 
 

@@ -52,7 +52,7 @@ class DifferenceReport(Callback):
         split: Split = "test",
         own_above: OpenUnitInterval = 0.7,
         rotated_below: CosineBound = 0.7,
-        tokens: PositiveInt | None = 200_000,
+        tokens: PositiveInt | None = 100_000,
         seed: NonNegativeInt = 0,
     ) -> None:
         self.triplets = triplets

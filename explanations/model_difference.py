@@ -46,7 +46,7 @@ class DifferenceSettings:
 
     own_above: float = 0.7
     rotated_below: float = 0.7
-    tokens: int | None = 200_000
+    tokens: int | None = 100_000
     split: Split = "test"
     seed: int = 0
 

@@ -96,6 +96,7 @@ def test_a_ranking_is_told_in_text_json_and_a_page(run, folder, capsys):
         assert abs(one["diagonal"] + one["cross"] + one["bias"] + one["error"] - one["cosine"]) < 1e-6
 
 
+@pytest.mark.slow
 def test_documents_come_from_rows_and_from_the_command_line(run, folder, capsys):
     rows = folder / "rows.jsonl"
     rows.write_text('{"text": "open a file"}\n\n{"document": "sort: {the} list"}\n{"positive": "[1, 2]"}\n')
@@ -106,6 +107,7 @@ def test_documents_come_from_rows_and_from_the_command_line(run, folder, capsys)
         assert source in text
 
 
+@pytest.mark.slow
 def test_a_clamp_shows_the_ranking_before_and_after(run, folder, capsys):
     told = json.loads(explained(capsys, run, "--documents", folder / "documents.txt", "--json"))
     latent = told["documents"][0]["shared"][0]["latent"]

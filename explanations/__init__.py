@@ -5,6 +5,7 @@ from explanations.labelling import labels_from_store, labels_from_texts
 from explanations.latent_groups import GROUPS
 from explanations.latent_reader import LatentReader
 from explanations.model_difference import DifferenceSettings, ModelDifference, compare_models
+from explanations.nearby import nearby_labels
 from explanations.opening import open_reader, side_named
 from explanations.ranking import ExplainedRanking
 from explanations.text_latents import TextLatents, active
@@ -28,6 +29,7 @@ __all__ = [
     "difference",
     "labels_from_store",
     "labels_from_texts",
+    "nearby_labels",
     "open_reader",
     "side_named",
     "told",

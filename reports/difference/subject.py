@@ -8,7 +8,7 @@ from functools import cached_property
 from backbones import load_tokenizer
 from datamodules.shards import ActivationStore
 from datamodules.token_pieces import TokenPieces
-from explanations import ModelDifference
+from explanations import ModelDifference, nearby_labels
 
 
 @dataclass(frozen=True)
@@ -35,5 +35,8 @@ class Subject:
 
     @cached_property
     def labels(self) -> list[str]:
-        """[s] in words; empty where there is none."""
-        return [label.words(self.pieces.of) for label in self.difference.labels]
+        """[s] in words, of tokens or else of passages; empty where there is none."""
+        found = self.difference
+        of_passages = nearby_labels(found.features.sample, len(found.labels), self.pieces.of)
+        of_tokens = (label.words(self.pieces.of) for label in found.labels)
+        return [label or passage for label, passage in zip(of_tokens, of_passages, strict=True)]

@@ -33,7 +33,7 @@ function notes() {
     ["What the gain hangs on", "A fine-tuned embedding is the base's plus what changed of each group, of the mean and of what no latent explains, exactly. One change is taken back at a time. Ranks are not linear: shares need not sum to 100%, and what two groups do together is lost with either, and there with neither alone."],
     ["Unexplained", "The change of what the crosscoder misses. If much of the gain hangs on it, latents do not tell this story: train longer, with more latents or a larger k."],
     ["Born may be an artefact", "A penalty or a small k can shrink one model's row to nothing although that model has the feature, or tell one feature by two latents, one a model (Minder et al. 2025, arXiv 2504.02922). BatchTopK does so far less than L1, not never. “base has” measures it: how much of the direction is in the base's error when the latent fires, by least squares. Near 0% it is new, near 100% the base has it too."],
-    ["Labels and examples", "A label names typical tokens by a rule. Examples are where a latent fires most in texts that the embedder was trained on; a latent is more than its strongest places."],
+    ["Labels and examples", "A label names typical tokens by a rule, or else, behind “near”, words that stand close by. Examples are where a latent fires most in texts that the embedder was trained on; a latent is more than its strongest places."],
   ].map(([title, text]) => element("div", {}, element("h3", { text: title }), element("p", { text })));
 }
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jsonargparse.typing import PositiveInt
+from jsonargparse.typing import NonNegativeInt, PositiveInt
 
 from cli.document_files import GivenDocument, read_documents
 from cli.light_verbs import carry_out
@@ -31,6 +31,7 @@ def explain(
     show: PositiveInt = 10,
     clamp: list[str] | None = None,
     versus: list[PositiveInt] | None = None,
+    refit: NonNegativeInt = 128,
     json: bool = False,
     out: str | None = None,
     query_prompt: str = "",
@@ -57,6 +58,8 @@ def explain(
         show: Documents that are explained, from the first rank.
         clamp: LATENT=VALUE sets the pooled code of a latent in the query, 0 switches it off; may be several.
         versus: Numbers of two documents, as the ranking shows them behind #: why the first and not the second.
+        refit: Latents that are kept of each text, the strongest, and fitted anew to its embedding: fewer say more. 0
+            keeps all, with the encoder's codes. Stay well below the width of the embeddings.
         json: Print all of it as JSON.
         out: File for the same as a page of HTML.
         query_prompt: What the model wants in front of a query.
@@ -79,7 +82,7 @@ def explain(
     trained, model = _loaded(run, folder, checkpoint, member)
     prompts = (query_prompt, document_prompt)
     explanation, difference = _explained(
-        trained, model, query, given, side, store, prompts, max_length, clamps, versus, (top, show)
+        trained, model, query, given, side, store, prompts, max_length, clamps, versus, (top, show, refit)
     )
     if out is not None:
         from reports.explanation import write_page
@@ -123,21 +126,22 @@ def _explained(
     max_length: int | None,
     clamps: Mapping[int, float],
     versus: Sequence[int] | None,
-    counts: tuple[int, int],
+    counts: tuple[int, int, int],
 ) -> tuple[Explanation, Difference | None]:
     from backbones import load_tokenizer
     from cli.dashboard import _progress
     from cli.latent_labels import labels_of
     from datamodules.token_pieces import TokenPieces
-    from explanations import ExplainedRanking, difference, open_reader, side_named, told
+    from explanations import ExplainedRanking, difference, open_reader, refitted, side_named, told
 
-    top, show = counts
+    top, show, most = counts
     reader = open_reader(model.only, _described(trained, store), max_length)
     hook_point = side_named(reader, side)
     read_query = reader.read([query], prompts[0])
     read_documents = reader.read([document.text for document in given], prompts[1])
     reads = read_query[hook_point], read_documents[hook_point]
-    ranking = ExplainedRanking(*reads, clamps)
+    split = (refitted(reads[0], most), refitted(reads[1], most)) if most else reads
+    ranking = ExplainedRanking(*split, clamps)
     encoder = reader.encoders[hook_point]
     pieces = TokenPieces(load_tokenizer(encoder.model, encoder.revision))
     other = next((name for name in reader.hook_points if name != hook_point), None)
@@ -168,6 +172,7 @@ def _explained(
             "Model": encoder.model,
             "Hook point": hook_point,
             "Autoencoder": f"{type(model.autoencoder).__name__}, {model.autoencoder.d_sae:,} latents",
+            "Codes": f"{most} strongest latents of each text, fitted anew" if most else "as the encoder gives them",
             "Run": trained.record.name if trained.record else str(trained.checkpoint.path),
             "Labels": f"by rule, from {from_words}",
         },

@@ -8,6 +8,7 @@ from explanations.model_difference import DifferenceSettings, ModelDifference, c
 from explanations.nearby import nearby_labels
 from explanations.opening import open_reader, side_named
 from explanations.ranking import ExplainedRanking
+from explanations.refitting import refitted
 from explanations.text_latents import TextLatents, active
 from explanations.told import Difference, Document, Explanation, Part, Text, difference, told
 
@@ -31,6 +32,7 @@ __all__ = [
     "labels_from_texts",
     "nearby_labels",
     "open_reader",
+    "refitted",
     "side_named",
     "told",
 ]

@@ -21,6 +21,8 @@ def lines_of(explanation: Explanation, difference: Difference | None, width: int
     """
     yield f"query: {visible(explanation.query)}"
     yield f"model: {explanation.side}"
+    if codes := explanation.about.get("Codes"):
+        yield f"codes: {codes}"
     for latent, value in explanation.clamps.items():
         yield f"clamp: {_named(explanation, latent)} to {value:g} in the query"
     yield ""

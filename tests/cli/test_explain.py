@@ -153,7 +153,7 @@ def test_a_crosscoder_tells_of_the_tuned_model_beside_the_base(folder, capsys):
     run = fitted(folder, "two", joint, {"class_path": "BatchTopK", "init_args": wired})
     text = explained(capsys, run, "--documents", folder / "documents.txt")
     assert f"model: tuned/{LAST}" in text
-    assert "base" in text.splitlines()[3]
+    assert "base" in text.splitlines()[4]
     tuned = json.loads(explained(capsys, run, "--documents", folder / "documents.txt", "--json"))
     base = json.loads(explained(capsys, run, "--documents", folder / "documents.txt", "--json", "--side", "base"))
     cosines = {one["number"]: one["cosine"] for one in base["documents"]}

@@ -6,6 +6,7 @@ from callbacks.checkpoint_retention import CheckpointRetention
 from callbacks.collapse_alarm import CollapseAlarm
 from callbacks.dead_neuron_resampling import DeadNeuronResampling
 from callbacks.dictionary_recovery import DictionaryRecovery
+from callbacks.difference_report import DifferenceReport
 from callbacks.embedding_projector import EmbeddingModule, EmbeddingProjector
 from callbacks.embedding_summary import EmbeddingSummary
 from callbacks.ends_together import EndsTogether
@@ -33,6 +34,7 @@ __all__ = [
     "CollapseAlarm",
     "DeadNeuronResampling",
     "DictionaryRecovery",
+    "DifferenceReport",
     "EmbeddingModule",
     "EmbeddingProjector",
     "EmbeddingSummary",

@@ -9,6 +9,7 @@ from callbacks import (
     CollapseAlarm,
     DeadNeuronResampling,
     DictionaryRecovery,
+    DifferenceReport,
     EmbeddingProjector,
     EmbeddingSummary,
     ExtractionProgress,
@@ -37,6 +38,7 @@ from datamodules.text import (
     TextFiles,
 )
 from datamodules.text_contexts import TextContexts
+from datamodules.triplet_texts import TripletTexts
 from datamodules.triplets import CodeSearchTriplets, TripletDataset, TripletFiles
 from lightning_modules.activation_extraction import ActivationExtraction
 from lightning_modules.autoencoders import (
@@ -87,6 +89,7 @@ __all__ = [
     "DatasetScale",
     "DeadNeuronResampling",
     "DictionaryRecovery",
+    "DifferenceReport",
     "EmbeddingProjector",
     "EmbeddingSummary",
     "Exponential",
@@ -140,6 +143,7 @@ __all__ = [
     "TripletDataset",
     "TripletFiles",
     "TripletPreview",
+    "TripletTexts",
     "WandbTracker",
     "WarmupDecay",
 ]

@@ -31,6 +31,7 @@ from cli.launch import DecidedElsewhere, Launch, Plan
 from cli.messages import one_line
 from cli.overlays import with_overlays
 from cli.quiet import quiet
+from cli.run_models import settle_models
 from cli.run_settings import RunSettings
 from cli.sources import find_measured
 from cli.starting import Asked, Start, start
@@ -152,6 +153,7 @@ class FulguriteCLI(LightningCLI):
         if self.subcommand == "fit":
             refuse_impossible(settings.trainer)
         self._settle_places(settings)
+        settle_models(settings, settings.run.folder)
         self.config_text = self._parser(self.subcommand).dump(settings, skip_none=False)
         given = Namespace(run=settings.run)  # type: ignore[no-untyped-call]
         self.run_settings: RunSettings = self._parser(self.subcommand).instantiate_classes(given).run

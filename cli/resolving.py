@@ -20,6 +20,7 @@ from cli.lightning_cli import FulguriteCLI, contents_of
 from cli.messages import one_line
 from cli.overlays import with_overlays
 from cli.quiet import quiet
+from cli.run_models import settle_models
 from cli.run_settings import RunSettings
 from cli.sources import find_source
 from cli.starting import Asked
@@ -41,6 +42,7 @@ class ResolvingCLI(FulguriteCLI):
     def before_instantiate_classes(self) -> None:
         settings = self.config[self.subcommand]
         refuse_impossible(settings.trainer)
+        settle_models(settings, settings.run.folder)
         parser = self._parser(self.subcommand)
         config = yaml.safe_load(parser.dump(settings, skip_none=False))
         given = Namespace(run=settings.run)  # type: ignore[no-untyped-call]

@@ -1,8 +1,12 @@
 """What latents say of an embedding model."""
 
 from explanations.fidelity import Retrieved, compare_indices, fidelity
+from explanations.gain import Gain
 from explanations.labelling import labels_from_store, labels_from_texts
+from explanations.latent_groups import GROUPS
 from explanations.latent_reader import LatentReader
+from explanations.model_difference import DifferenceSettings, ModelDifference, compare_models
+from explanations.nearby import nearby_labels
 from explanations.opening import open_reader, side_named
 from explanations.pooled_latents import PooledLatents, PooledReader
 from explanations.ranking import ExplainedRanking
@@ -14,12 +18,16 @@ from explanations.told import Difference, Document, Explanation, Part, Text, dif
 from explanations.watched_texts import Look, TextWatch, mean_cosine, texts_sha256
 
 __all__ = [
+    "GROUPS",
     "Difference",
+    "DifferenceSettings",
     "Document",
     "ExplainedRanking",
     "Explanation",
+    "Gain",
     "LatentReader",
     "Look",
+    "ModelDifference",
     "Part",
     "PooledLatents",
     "PooledReader",
@@ -34,6 +42,7 @@ __all__ = [
     "Weighting",
     "active",
     "compare_indices",
+    "compare_models",
     "difference",
     "fidelity",
     "labels_from_store",
@@ -41,6 +50,7 @@ __all__ = [
     "latent_sets",
     "latent_weights",
     "mean_cosine",
+    "nearby_labels",
     "open_reader",
     "refitted",
     "side_named",

@@ -187,8 +187,7 @@ class _Examples:
         self._positives.append(positive)
         self._negatives.extend(negatives)
         self._negative_counts.append(len(negatives))
-        group = f"anchor {example.anchor}" if example.group is None else f"group {example.group}"
-        self._groups.append(int.from_bytes(_digest(group)[:8], "little"))
+        self._groups.append(group_of(example))
         self._places.append(example.place.encode("utf-8", "backslashreplace"))
         if isinstance(example.score, tuple):
             self.kind_of_score = "teacher"
@@ -235,6 +234,12 @@ def _pairs(first: Ids, second: Ids) -> Ids:
 def _offsets(counts: Any) -> Ids:
     """Where each of some parts begins, and where the last ends."""
     return np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]).astype(np.int64)
+
+
+def group_of(example: Example) -> int:
+    """What stands for the group that an example is held out with, or for its anchor where it has none: 64 bits."""
+    group = f"anchor {example.anchor}" if example.group is None else f"group {example.group}"
+    return int.from_bytes(_digest(group)[:8], "little")
 
 
 def _digest(*texts: str) -> bytes:

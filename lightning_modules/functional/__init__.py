@@ -1,5 +1,5 @@
 from lightning_modules.functional.batch_topk import linear_above, linear_batch_topk
-from lightning_modules.functional.bootstrap import BootstrapInterval, paired_bootstrap
+from lightning_modules.functional.bootstrap import BootstrapInterval, paired_bootstrap, paired_ratio
 from lightning_modules.functional.codes import BatchCodes, Codes, DenseCodes, Fired, SparseCodes
 from lightning_modules.functional.collapse import collapse_sentence
 from lightning_modules.functional.deferred import Deferred, deferred, deferred_together
@@ -126,6 +126,7 @@ __all__ = [
     "occurring_with",
     "order_loss",
     "paired_bootstrap",
+    "paired_ratio",
     "placed",
     "placed_like",
     "pooled",

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.encoder_job import train_encoder
 from tests.cli.jobs import ROOT, ForkServer, Job
 
 
@@ -39,3 +40,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Job, str]:
 def job(finished: tuple[Job, str], tmp_path: Path) -> Job:
     """A job that has the store and no run yet."""
     return Job(finished[0].store, tmp_path / "runs")
+
+
+@pytest.fixture(scope="session")
+def encoder_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of all runs, one of them a finished fine-tuning; beside it job.yaml, its settings."""
+    return train_encoder(tmp_path_factory.mktemp("encoder"))

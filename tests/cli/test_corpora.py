@@ -22,10 +22,10 @@ def parser():
 
 
 def classes(description):
-    """The class names of a corpus's description and of the corpora in it."""
+    """The class names of a corpus's description and of the corpora in it; a source of triplets is none."""
     if not isinstance(description, dict):
         return set()
-    inner = set().union(*(classes(value) for value in description.values()))
+    inner = set().union(*(classes(value) for name, value in description.items() if name != "source"))
     return inner | ({description["class"]} if "class" in description else set())
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lightning_modules.functional import bootstrap as module
-from lightning_modules.functional import paired_bootstrap
+from lightning_modules.functional import paired_bootstrap, paired_ratio
 
 
 def test_the_interval_is_that_of_the_normal_approximation():
@@ -40,3 +40,26 @@ def test_queries_without_a_score_do_not_count():
 
 def test_one_difference_is_its_own_interval():
     assert paired_bootstrap(torch.tensor([0.25]), seed=0) == (0.25, 0.25, 0.25)
+
+
+def test_a_share_is_that_of_the_sums_and_its_interval_that_of_the_delta_method():
+    wholes = 1 + 0.5 * torch.randn(600, dtype=torch.float64)
+    parts = 0.3 * wholes + 0.2 * torch.randn(600, dtype=torch.float64)
+    share, low, high = paired_ratio(parts, wholes, seed=2)
+    assert share == pytest.approx(float(parts.sum() / wholes.sum()))
+    half = 1.96 * float((parts - share * wholes).std() / wholes.mean()) / math.sqrt(600)
+    assert (low, high) == pytest.approx((share - half, share + half), abs=0.15 * half)
+
+
+def test_a_share_of_nothing_is_no_number_and_nothing_fails():
+    zeros = torch.zeros(5)
+    assert math.isnan(paired_ratio(zeros, zeros, seed=0).mean)
+    found = paired_ratio(torch.ones(4), torch.tensor([1.0, -1.0, 1.0, -1.0]), seed=0)
+    assert found.low < 0
+    assert found.high == math.inf
+    assert all(math.isnan(value) for value in paired_ratio(torch.tensor([math.nan]), torch.ones(1), seed=0))
+
+
+def test_shares_of_queries_without_a_score_do_not_count():
+    parts, wholes = torch.tensor([1.0, math.nan, 3.0]), torch.tensor([2.0, 5.0, 4.0])
+    assert paired_ratio(parts, wholes, seed=0) == paired_ratio(parts[[0, 2]], wholes[[0, 2]], seed=0)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from jsonargparse.typing import PositiveInt
 
 from cli.light_verbs import carry_out
+from cli.terminal import progress
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -75,12 +75,12 @@ def dashboard(
         if neuronpedia is not None:
             layer_of(model.only.pair.read_names[0])  # before the pass, which takes its time
         subject = _subject(trained, model, store, rows, tokens, (contexts, sampled), unembedding)
-        size = write_site(subject, place, _progress("writing"))
+        size = write_site(subject, place, progress("writing"))
         print(f"wrote {size / 1e6:.1f} MB; open {place / 'index.html'} in a browser")
         if neuronpedia is not None:
             filed = Filed.of(subject, model.only.pair.read_names[0])
             W_dec = model.autoencoder.W_dec.detach()
-            batches = write_neuronpedia(subject, W_dec, filed, Path(neuronpedia), _progress("writing for Neuronpedia"))
+            batches = write_neuronpedia(subject, W_dec, filed, Path(neuronpedia), progress("writing for Neuronpedia"))
             print(f"wrote {batches} for Neuronpedia")
 
 
@@ -108,7 +108,7 @@ def _subject(
     ranges = chosen_ranges(opened, trained.record, rows, tokens)
     if torch.cuda.is_available():
         model.cuda()
-    passed = feature_pass(model.only, opened, list(shapes), ranges, on_progress=_progress("reading rows"))
+    passed = feature_pass(model.only, opened, list(shapes), ranges, on_progress=progress("reading rows"))
     model.cpu()
     text = opened.manifest.source["text"]
     pieces = TokenPieces(load_tokenizer(text["tokenizer"], text.get("revision")))
@@ -170,16 +170,6 @@ def _spoken_for(model: SparseAutoencoding, store: ActivationStore) -> SpokenFor 
         )
     promoted, promoted_scores, suppressed, suppressed_scores = found.strongest(direction, 10)
     return SpokenFor(promoted, promoted_scores, suppressed, suppressed_scores)
-
-
-def _progress(what: str) -> Callable[[int, int], None]:
-    """Tells on a terminal how far something is."""
-
-    def told(done: int, whole: int) -> None:
-        if sys.stderr.isatty():
-            print(f"\r{what}: {done / max(1, whole):4.0%}", end="\n" if done >= whole else "", file=sys.stderr)
-
-    return told
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from run_store import UserError
+from cli.triplet_configs import triplets_of
+from run_store import Split, UserError
 
 FIELDS = ("text", "document", "positive")
 LINES = (".jsonl", ".ndjson")
@@ -20,22 +21,40 @@ class GivenDocument(NamedTuple):
     source: str
 
 
-def read_documents(files: Sequence[str], texts: Sequence[str] = ()) -> list[GivenDocument]:
-    """Every document, those of files first.
+def read_documents(
+    files: Sequence[str], texts: Sequence[str] = (), triplets: str | None = None, split: Split = "test"
+) -> list[GivenDocument]:
+    """Every document, those of files first, those of triplets last.
 
     Args:
         files: text files with a document a line, where blank lines are passed over, or JSONL files whose rows have it
             under `text`, `document` or `positive`.
         texts: documents by themselves.
+        triplets: a file of settings, as of configs/triplets: their different positives and negatives.
+        split: the part of the triplets that is meant.
 
     Raises:
         UserError: a file is not there, not UTF-8, has no document, or a line that is none; or nothing is given.
     """
     given = [document for file in files for document in _of_file(Path(file).expanduser())]
     given += [GivenDocument(text, f"--document {number}") for number, text in enumerate(texts, start=1)]
+    given += _of_triplets(triplets, split) if triplets is not None else []
     if not given:
-        raise UserError("documents: name a file with some by --documents FILE, or give each by --document TEXT")
+        raise UserError(
+            "documents: name a file with some by --documents FILE, or triplets by --triplets FILE, or give each by "
+            "--document TEXT"
+        )
     return given
+
+
+def _of_triplets(config: str, split: Split) -> list[GivenDocument]:
+    from datamodules.triplet_texts import examples_of
+
+    found: dict[str, str] = {}
+    for number, example in examples_of(triplets_of(config), split):
+        for text in (example.positive, *example.negatives):
+            found.setdefault(text, f"{example.group or 'example'}/{number}")
+    return [GivenDocument(text, source) for text, source in found.items()]
 
 
 def _of_file(file: Path) -> list[GivenDocument]:

@@ -6,12 +6,13 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 
 from cli.document_files import GivenDocument, read_documents
 from cli.light_verbs import carry_out
+from cli.terminal import progress
 from run_store import UserError
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ def explain(
     query: str,
     documents: list[str] | None = None,
     document: list[str] | None = None,
+    triplets: str | None = None,
+    split: Literal["train", "validation", "test"] = "test",
     side: str | None = None,
     top: PositiveInt = 5,
     show: PositiveInt = 10,
@@ -52,6 +55,8 @@ def explain(
         documents: Files of documents: text files with one a line, or JSONL files with one under text, document or
             positive in each row.
         document: A document by itself; may be given several times.
+        triplets: Config of triplets, such as configs/triplets/standard_library.yaml: their documents.
+        split: Of the triplets, the part whose documents are ranked.
         side: Of a crosscoder between two models, whose ranking is explained, such as base or tuned; by default the
             last one's, beside which the first one's cosine and rank are shown.
         top: Latents and pairs that are told of each document.
@@ -70,7 +75,7 @@ def explain(
         store: Activation store for labels; by default the one that the run was trained on.
         folder: The folder of all runs.
     """
-    given = read_documents(documents or [], document or [])
+    given = read_documents(documents or [], document or [], triplets, split)
     clamps = _clamps(clamp or [])
     _check_versus(versus, len(given))
     if not query.strip():
@@ -129,7 +134,6 @@ def _explained(
     counts: tuple[int, int, int],
 ) -> tuple[Explanation, Difference | None]:
     from backbones import load_tokenizer
-    from cli.dashboard import _progress
     from cli.latent_labels import labels_of
     from datamodules.token_pieces import TokenPieces
     from explanations import ExplainedRanking, difference, open_reader, refitted, side_named, told
@@ -163,7 +167,7 @@ def _explained(
         shown=[*ranking.order[:show], *compared],
     )
     between = difference(ranking, compared[0], compared[1], max(12, top)) if compared else None
-    labels, from_words = labels_of(trained, model, store, list(reads), pieces.of, _progress("labelling latents"))
+    labels, from_words = labels_of(trained, model, store, list(reads), pieces.of, progress("labelling latents"))
     told_of = {*explanation.labels, *(latent for latent, _, _ in (between.parts if between else ()))}
     return replace(
         explanation,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from jsonargparse.typing import PositiveInt
 
 from cli.light_verbs import carry_out
+from cli.triplet_configs import triplets_of
 from run_store import UserError
 
 if TYPE_CHECKING:
@@ -142,18 +143,7 @@ def _reader(trained: Trained, max_length: int | None) -> StateReader:
 
 
 def _triplets(config: str, reader: StateReader, cache: str | None) -> TripletDataModule:
-    from jsonargparse import ArgumentError, ArgumentParser
-
-    import cli.class_names  # noqa: F401  (so that a config may name classes without their packages)
-    from datamodules.contrastive_triplets import TripletDataModule
-
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_subclass_arguments(TripletDataModule, "data")
-    try:
-        parsed = parser.parse_args([f"--data={config}", *([] if cache is None else [f"--data.cache={cache}"])])
-        data: TripletDataModule = parser.instantiate_classes(parsed).data
-    except ArgumentError as error:
-        raise UserError(f"triplets {config}: {' '.join(str(error).split())[:300]}") from error
+    data = triplets_of(config, cache)
     data.mining, data.tokenisations = None, reader.encoder.tokenisations()
     data.prepare_data()
     data.setup()

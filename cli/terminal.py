@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Callable
 
 from run_store import UserError
 
@@ -30,3 +31,13 @@ def warn(sentence: str) -> None:
     """Prints it on stderr, unless there is nothing to say."""
     if sentence:
         print(f"warning: {sentence}", file=sys.stderr)
+
+
+def progress(what: str) -> Callable[[int, int], None]:
+    """Tells on a terminal how far something is."""
+
+    def told(done: int, whole: int) -> None:
+        if sys.stderr.isatty():
+            print(f"\r{what}: {done / max(1, whole):4.0%}", end="\n" if done >= whole else "", file=sys.stderr)
+
+    return told

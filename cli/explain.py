@@ -6,11 +6,12 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 
 from cli.document_files import GivenDocument, read_documents
+from cli.extractors import extractor_of
 from cli.light_verbs import carry_out
 from cli.terminal import progress
 from run_store import UserError
@@ -139,7 +140,7 @@ def _explained(
     from explanations import ExplainedRanking, difference, open_reader, refitted, side_named, told
 
     top, show, most = counts
-    reader = open_reader(model.only, _described(trained, store), max_length)
+    reader = open_reader(model.only, extractor_of(trained, store), max_length)
     hook_point = side_named(reader, side)
     read_query = reader.read([query], prompts[0])
     read_documents = reader.read([document.text for document in given], prompts[1])
@@ -181,20 +182,6 @@ def _explained(
             "Labels": f"by rule, from {from_words}",
         },
     ), between
-
-
-def _described(trained: Trained, store: str | None) -> Mapping[str, Any]:
-    """What read the activations that it was trained on."""
-    from datamodules.shards import ActivationStore, is_store
-
-    record = trained.record
-    named = store or (None if record is None else record.lineage.store)
-    if named is not None and (store is not None or is_store(named)):
-        described: Mapping[str, Any] = ActivationStore(named, verify=False).manifest.source.get("extractor", {})
-        if described:
-            return described
-    settings = {} if record is None else record.spec.get("data", {}).get("init_args", {})
-    return settings.get("extractor") or {}
 
 
 def _clamps(given: Sequence[str]) -> dict[int, float]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from jsonargparse.typing import PositiveInt
 
+from cli.extractors import extractor_of
 from cli.light_verbs import carry_out
 from cli.triplet_configs import triplets_of
 from run_store import UserError
@@ -130,7 +131,7 @@ def _reader(trained: Trained, max_length: int | None) -> StateReader:
     from exports import load_trained
 
     model = load_trained(trained)
-    described = trained.record.spec.get("data", {}).get("init_args", {}).get("extractor") if trained.record else None
+    described = extractor_of(trained)
     if not described:
         raise UserError(
             f"{trained.checkpoint.path} does not say which model its activations are of: name a run that fit has made "

@@ -22,7 +22,7 @@ function called(name) {
 function percent(share, digits = 0) {
   if (share === null || !Number.isFinite(share)) return "–";
   const least = 10 ** -digits / 100;
-  if (share > 0 && share < least) return `under ${(100 * least).toFixed(digits)}%`;
+  if (share > 0 && share < least) return `<${(100 * least).toFixed(digits)}%`;
   return `${(100 * share).toFixed(digits)}%`.replace("-", "−");
 }
 

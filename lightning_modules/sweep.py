@@ -247,13 +247,14 @@ class Members(nn.ModuleDict):
             name: partial(self._timed, name, partial(member.forward_step, pair, steps_done, loss_scale))
             for name, member, pair in self.pairs(activations)
         }
-        # the longest first, so that no thread is left with it at the end
-        made = self.each({name: work[name] for name in sorted(work, key=self._seconds.__getitem__, reverse=True)})
+        if self._meet_nobody:  # the longest first, so that no thread is left with it at the end
+            work = {name: work[name] for name in sorted(work, key=self._seconds.__getitem__, reverse=True)}
+        made = self.each(work)
         unfinished = [loss for _, loss in made.values()]
         # with a node each, DDP exchanges one's gradient while the next one's is made
         losses = deferred_together(unfinished) if self._meet_nobody else [deferred(*loss) for loss in unfinished]
         finished = dict(zip(made, losses, strict=True))
-        return {name: made[name][0]._replace(loss=finished[name]) for name in work}
+        return {name: made[name][0]._replace(loss=finished[name]) for name in self.by_name}
 
     def _timed(self, name: str, work: Callable[[], T]) -> T:
         began = perf_counter()

@@ -31,7 +31,7 @@ class Outcome(Enum):
     BUSY = auto()
     """Another thread or process is fetching it."""
     FULL = auto()
-    """Nothing may go that would make room for it."""
+    """Nothing may go that would make room for it, or nobody wants it any more."""
 
 
 class Content(NamedTuple):
@@ -96,7 +96,12 @@ class FileCache:
                 os.close(handle)
 
     def add(
-        self, content: Content, fetch: Callable[[Path], None], uses: Mapping[str, int] | None = None, soon: int = -1
+        self,
+        content: Content,
+        fetch: Callable[[Path], None],
+        uses: Mapping[str, int] | None = None,
+        soon: int = -1,
+        wanted: Callable[[], bool] = lambda: True,
     ) -> Outcome:
         """Fetches a file, if there is room or some can be made.
 
@@ -106,6 +111,7 @@ class FileCache:
             uses: by sha256, how soon a file is read next: 0 for at once, others in their order. Those that it does not
                 name are needed least, the ones first that were not used for longest.
             soon: how soon this one is; only files that are needed later may go for it.
+            wanted: asked when all others stand still, before anything goes: whether `uses` still holds.
 
         Raises:
             UserError: the file is larger than the cache, or the disk is full.
@@ -122,7 +128,7 @@ class FileCache:
             (self.folder / content.sha256).unlink(missing_ok=True)  # of another length: somebody has cut it
             if not _remove_unless_locked(partial):
                 return Outcome.BUSY
-            if not self._make_room(content.bytes, uses or {}, soon):
+            if not wanted() or not self._make_room(content.bytes, uses or {}, soon):
                 return Outcome.FULL
             handle = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
             fcntl.flock(handle, fcntl.LOCK_EX)

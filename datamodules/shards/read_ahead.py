@@ -57,7 +57,8 @@ class ReadAhead:
     Args:
         cache: to be kept.
         files_of: the files that are read of a shard.
-        fetch: puts a file into the cache; (file, uses, how soon) → what came of it.
+        fetch: puts a file into the cache, if the last says that it is still wanted; (file, uses, how soon, whether
+            that still holds) → what came of it.
         connections: files that are fetched at once.
         lasting: sha256 of a file that stays as long as what is read next.
     """
@@ -66,7 +67,7 @@ class ReadAhead:
         self,
         cache: FileCache,
         files_of: Callable[[int], Sequence[Content]],
-        fetch: Callable[[Content, dict[str, int], int], Outcome],
+        fetch: Callable[[Content, dict[str, int], int, Callable[[], bool]], Outcome],
         connections: int,
         lasting: str,
     ) -> None:
@@ -153,7 +154,8 @@ class ReadAhead:
             if content.sha256 in self._failed or self._cache.has(content):
                 continue
             try:
-                outcome = self._fetch(content, plan.uses, soon)
+                # by a plan of before, what has been read would come back and what is read next would go for it
+                outcome = self._fetch(content, plan.uses, soon, lambda: self.plan is plan)
             except Exception:  # whoever reads the file will meet it, and tell
                 self._failed.add(content.sha256)
                 continue

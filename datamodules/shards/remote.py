@@ -211,8 +211,8 @@ class RemoteStore(RowStore):
                     time.sleep(_LOOK)
                     break
 
-    def _add(self, content: Content, uses: dict[str, int], soon: int) -> Outcome:
-        return self.cache.add(content, partial(self.fetcher.fetch, self._files[content]), uses, soon)
+    def _add(self, content: Content, uses: dict[str, int], soon: int, wanted: Callable[[], bool]) -> Outcome:
+        return self.cache.add(content, partial(self.fetcher.fetch, self._files[content]), uses, soon, wanted)
 
     def _file(self, source: str, shard: int) -> StoredFile:
         return self.manifest.shards[shard].file(source)

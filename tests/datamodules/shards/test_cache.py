@@ -200,3 +200,13 @@ def test_a_full_disk_is_told(small_disk):
     with pytest.raises(UserError, match="no space left on the disk of the cache"):
         cache.add(wanted, fetching(data))
     assert cache.bytes() == 0
+
+
+def test_nothing_goes_for_what_is_not_wanted_any_more(tmp_path):
+    (wanted, data), (other, other_data) = content(1, 60), content(2, 60)
+    cache = FileCache(tmp_path, SIZE)
+    cache.add(wanted, fetching(data))
+    assert cache.add(other, fetching(other_data), wanted=lambda: False) is Outcome.FULL
+    assert cache.has(wanted)
+    assert cache.add(other, fetching(other_data), wanted=lambda: True) is Outcome.THERE
+    assert not cache.has(wanted)

@@ -29,13 +29,13 @@ class Recorded:
         self.order, self.enough = order, Event()
         self.ahead = ReadAhead(self.cache, files_of, self.fetch, 3, LASTING)
 
-    def fetch(self, content, uses, soon):
+    def fetch(self, content, uses, soon, wanted):
         def fill(path):
             path.write_bytes(bytes(10))
             with self.lock:
                 self.fetched.append(int(content.sha256[-2:]))
 
-        outcome = self.cache.add(content, fill, uses, soon)
+        outcome = self.cache.add(content, fill, uses, soon, wanted)
         if outcome is Outcome.THERE:
             self.enough.set()
         return outcome

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from run_store import UserError, write_json
 
@@ -79,7 +79,7 @@ def labels_of(
     return labels, words
 
 
-def _read(file: Path) -> dict:  # type: ignore[type-arg]
+def _read(file: Path) -> dict[str, Any]:
     try:
         found = json.loads(file.read_text("utf-8"))
     except (OSError, ValueError):

@@ -1,52 +1,13 @@
 """What a person can do on the page of predictions, done in a real browser; and that no text of it is run there."""
 
 import re
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
 from reports.predictions_page import page_of
 from run_store.predictions import Prediction
 from tests.reports.predictions import ENTRIES, HOSTILE, PREDICTIONS, entry, fired, retrieved
-
-PATIENCE = 120_000  # milliseconds: a machine may be busy
-expect.set_options(timeout=PATIENCE)
-
-
-@pytest.fixture(scope="module")
-def browser(chromium: str) -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=chromium)
-        yield started
-        started.close()
-
-
-@pytest.fixture
-def open_page(browser: Browser, tmp_path: Path) -> Iterator[Any]:
-    """open_page(html, **context) → the page, opened as a file. At the end: nothing was fetched, nothing complained."""
-    complaints: list[str] = []
-    asked: list[str] = []
-
-    def opened(html: str, **context: Any) -> Page:
-        path = tmp_path / "report.html"
-        path.write_text(html, encoding="utf-8")
-        page = browser.new_context(offline=True, **context).new_page()
-        page.set_default_timeout(PATIENCE)
-        page.on("console", lambda message: complaints.append(message.text))
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("request", lambda request: asked.append(request.url))
-        page.goto(path.as_uri())
-        assert asked == [path.as_uri()]
-        return page
-
-    yield opened
-    assert complaints == []
-    assert len(set(asked)) == 1, asked
-    for context in browser.contexts:
-        context.close()
 
 
 def choose_run(page: Page, name: str, group: str = "Run and moment") -> None:

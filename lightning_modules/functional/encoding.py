@@ -6,6 +6,7 @@ Shapes: b rows of a batch, k kept latents a row, s latents, d width of the activ
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -23,6 +24,7 @@ from lightning_modules.functional.sharded import (
     merged_largest,
     summed,
 )
+from lightning_modules.functional.side_by_side import shared_out
 from lightning_modules.functional.sparse import linear_kept, rows_at_once, sparse_decode
 
 
@@ -89,7 +91,7 @@ def _selected(x: Tensor, weight: Tensor, bias: Tensor, k: int, signed: bool, scr
     screen = Screen.of(x, weight, bias) if screening else None
     select = _plain(weight, bias, k, signed) if screen is None else _screened(weight, bias, screen, k)
     made_in = weight.dtype if screen is None else torch.bfloat16
-    parts = [select(rows) for rows in torch.split(x, rows_at_once(x, weight.shape[0], made_in))]
+    parts = shared_out([partial(select, rows) for rows in torch.split(x, rows_at_once(x, weight.shape[0], made_in))])
     values = torch.cat([values for values, _ in parts]).to(weight.dtype)
     return values, torch.cat([indices for _, indices in parts])
 

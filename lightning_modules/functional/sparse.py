@@ -122,7 +122,10 @@ def rows_at_once(x: Tensor, latents: int, dtype: torch.dtype) -> int:
     the whole batch would be mapped and cleared by the kernel at every step. A GPU wants the whole batch in one launch.
     """
     rows = x.shape[0]
-    return max(1, min(rows, CPU_BYTES // (latents * dtype.itemsize)) if x.device.type == "cpu" else rows)
+    if x.device.type != "cpu":
+        return max(1, rows)
+    at_most = max(1, CPU_BYTES // (latents * dtype.itemsize))
+    return max(1, -(-rows // -(-rows // at_most))) if rows else 1  # as many each time, not a few at the end
 
 
 def bag_sums(weights: Tensor, indices: Tensor, table: Tensor, starts: Tensor | None = None) -> Tensor:

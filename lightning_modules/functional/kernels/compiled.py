@@ -17,7 +17,7 @@ import tempfile
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from threading import local
 
@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from lightning_modules.functional.kernels.availability import interpreted, switched_off
+from lightning_modules.functional.side_by_side import parts_worth_sharing, shared_out
 
 SOURCE = Path(__file__).with_name("native.c")
 FLAGS = ("-O3", "-std=gnu11", "-march=native", "-fopenmp-simd", "-fPIC", "-shared")
@@ -137,18 +138,27 @@ def in_threads(work: Callable[[int, int], object], size: int) -> None:
     Raises:
         MemoryError: a kernel could not allocate what it needs, and has returned 0 for success.
     """
-    threads = max(1, min(torch.get_num_threads(), size))
-    bounds = [size * part // threads for part in range(threads + 1)]
-    parts = list(itertools.pairwise(bounds))
-    pool = _helpers.pool(threads - 1) if threads > 1 else None
+    threads = max(1, torch.get_num_threads())
+    pieces = [partial(_at_once, work, cut(*part, threads)) for part in cut(0, size, parts_worth_sharing())]
+    if any(result is False for results in shared_out(pieces) for result in results):
+        raise MemoryError("a kernel could not allocate memory")
+
+
+def cut(begin: int, end: int, parts: int) -> list[tuple[int, int]]:
+    """[begin, end) in so many parts, or less where one would be empty."""
+    parts = max(1, min(parts, end - begin))
+    bounds = [begin + (end - begin) * part // parts for part in range(parts + 1)]
+    return list(itertools.pairwise(bounds))
+
+
+def _at_once(work: Callable[[int, int], object], parts: list[tuple[int, int]]) -> list[object]:
+    pool = _helpers.pool(len(parts) - 1) if len(parts) > 1 else None
     others = [pool.submit(work, *part) for part in parts[1:]] if pool is not None else []
     try:
         results = [work(*parts[0])]
     finally:
         wait(others)  # what they write to must not go away under them
-    results += [other.result() for other in others]
-    if any(result is False for result in results):
-        raise MemoryError("a kernel could not allocate memory")
+    return results + [other.result() for other in others]
 
 
 class _Helpers(local):

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #define AHEAD 8  /* rows of a table that are asked for before they are used */
+#define ASKED 32 /* values of them: what follows the processor asks for by itself, and the rest would be in its way */
 #define BLOCK 64 /* values of a row that are looked at together, most of which hold nothing */
 
 static inline int32_t bits_of(float value) {
@@ -33,7 +34,7 @@ static inline int32_t key_of(float value) {
 static inline int64_t smaller(int64_t one, int64_t other) { return one < other ? one : other; }
 
 static inline void prefetch_row(const float *row, int64_t d) {
-    for (int64_t i = 0; i < d; i += 16) __builtin_prefetch(row + i);
+    for (int64_t i = 0; i < smaller(d, ASKED); i += 16) __builtin_prefetch(row + i);
 }
 
 static inline float dot(const float *restrict a, const float *restrict b, int64_t d) {

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from lightning_modules.functional import Deferred, deferred_together, side_by_side
+from lightning_modules.functional.side_by_side import parts_worth_sharing, shared_out
 
 
 @pytest.fixture(autouse=True)
@@ -107,3 +108,58 @@ def test_a_failure_of_one_adds_nothing_to_any_gradient():
     with pytest.raises(MemoryError):
         sum(losses).backward()
     assert all(parameter.grad is None for parameter in parameters)
+
+
+def test_who_has_nothing_left_to_do_takes_parts_from_the_end_in_the_modes_of_their_owner():
+    met = Barrier(2, timeout=20)  # a worker alone would not get past it
+
+    def part(number):
+        met.wait()
+        return number, get_ident(), modes()
+
+    def long():
+        with torch.inference_mode():
+            return get_ident(), modes(), shared_out([partial(part, number) for number in range(2)])
+
+    _, (owner, its_modes, parts) = side_by_side([get_ident, long])
+    assert [number for number, _, _ in parts] == [0, 1]
+    assert parts[0][1] == owner != parts[1][1]
+    assert [found for _, _, found in parts] == [its_modes] * 2
+
+
+def test_elsewhere_nobody_takes_parts_and_they_are_plain_calls():
+    assert parts_worth_sharing() == 1
+    assert shared_out([get_ident, get_ident]) == [get_ident()] * 2
+    assert all(parts > 1 for parts in side_by_side([parts_worth_sharing] * 2))
+    assert parts_worth_sharing() == 1
+
+
+def test_whatever_is_shared_comes_back_to_who_asked_in_its_order():
+    def part(piece, number):
+        return sum(shared_out([partial(int, piece + number)] * 3))
+
+    def piece(number):
+        return shared_out([partial(part, number, other) for other in range(number)])
+
+    made = side_by_side([partial(piece, number) for number in range(40)])
+    assert made == [[3 * (number + other) for other in range(number)] for number in range(40)]
+
+
+def test_a_part_that_fails_fails_its_piece_alone_once_no_other_part_is_at_work():
+    met, at_work = Barrier(2, timeout=20), []
+
+    def fails():
+        met.wait()
+        raise ValueError("first")
+
+    def other():
+        at_work.append(True)
+        met.wait()
+        at_work.pop()
+
+    def shares():
+        with pytest.raises(ValueError, match="first"):
+            shared_out([fails, other])
+        return list(at_work)
+
+    assert side_by_side([shares, partial(int, 1)]) == [[], 1]

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightning_modules.functional import linear_topk, sparse_decode
-from lightning_modules.functional.sparse import gathered_dot, latent_sums
+from lightning_modules.functional.sparse import gathered_dot, latent_sums, rows_at_once
 
 
 def naive_topk(x, weight, bias, k):
@@ -127,3 +127,11 @@ def test_gradient_is_the_same_for_any_number_of_threads():
     finally:
         torch.set_num_threads(before)
     assert torch.equal(*gradients)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 682, 683, 2048, 4096])
+def test_rows_are_cut_into_parts_of_the_same_size(rows):
+    parts = [len(part) for part in torch.empty(rows, 4).split(rows_at_once(torch.empty(rows, 4), 3072, torch.float32))]
+    assert sum(parts) == rows
+    assert max(parts) * 3072 * 4 <= 2**23
+    assert max(parts) - min(parts) < len(parts)

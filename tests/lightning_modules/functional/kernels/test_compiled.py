@@ -5,10 +5,12 @@ import os
 import stat
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 import torch
 
+from lightning_modules.functional import side_by_side
 from lightning_modules.functional.kernels import compiled, compiled_kernels_run_on
 
 PROGRAM = """
@@ -92,3 +94,19 @@ def test_parts_cover_everything_and_a_failure_in_any_is_told(monkeypatch):
     assert sorted(parts) == [(0, 3), (3, 6), (6, 10)]
     with pytest.raises(MemoryError):
         compiled.in_threads(lambda begin, end: begin != 3, 10)
+
+
+def test_side_by_side_parts_are_smaller_so_that_others_can_take_some():
+    parts = []
+
+    def piece(number):
+        compiled.in_threads(lambda begin, end: parts.append((number, begin, end)), 10)
+
+    with_threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        side_by_side([partial(piece, number) for number in range(2)])
+    finally:
+        torch.set_num_threads(with_threads)
+    for number in range(2):
+        assert sorted(part[1:] for part in parts if part[0] == number) == [(0, 2), (2, 5), (5, 7), (7, 10)]

@@ -16,6 +16,7 @@ each rank tells 2·k·b/t of the values that its latents have, and those of a gr
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -26,6 +27,7 @@ from lightning_modules.functional.kernels import compiled_kernels_run_on, native
 from lightning_modules.functional.onednn import product
 from lightning_modules.functional.screening import Screen
 from lightning_modules.functional.sharded import Shard, is_sharded, local, merged_entries
+from lightning_modules.functional.side_by_side import shared_out
 from lightning_modules.functional.sparse import gathered_dot, linear_kept, rows_at_once
 
 SAMPLED_ROWS = 64
@@ -200,11 +202,9 @@ def _candidates(x: Tensor, encoder: _Encoder, needed: int) -> _Candidates:
     share = MARGIN * needed / (len(x) * latents)
     while True:
         floor = _guess(x, encoder, share)
-        parts, done = [], 0
-        for rows in torch.split(x, rows_at_once(x, latents, encoder.made_in)):
-            part = encoder.above(floor, rows)
-            parts.append(part._replace(places=part.places + done))
-            done += len(rows) * latents
+        pieces = torch.split(x, rows_at_once(x, latents, encoder.made_in))
+        found = shared_out([partial(encoder.above, floor, rows) for rows in pieces])
+        parts = [part._replace(places=part.places + n * len(pieces[0]) * latents) for n, part in enumerate(found)]
         values, places = (torch.cat(both) for both in zip(*parts, strict=True))
         if len(values) >= needed or share >= 1:
             return _Candidates(values.to(encoder.weight.dtype), places)

@@ -64,6 +64,7 @@ def computed(run_with_peer):
     return models, x, run_with_peer("saelens", models, x)
 
 
+@pytest.mark.slow
 @pytest.mark.peers
 @pytest.mark.parametrize("name", NAMES)
 def test_saelens_computes_the_same(computed, name):

@@ -60,6 +60,7 @@ def theirs(folder, peers_python):
     return load_file(folder / "embeddings.safetensors")
 
 
+@pytest.mark.slow
 @pytest.mark.peers
 @pytest.mark.parametrize("name", NAMES)
 def test_sentence_transformers_computes_the_same(encoders, theirs, name):

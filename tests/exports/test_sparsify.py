@@ -40,6 +40,7 @@ def computed(run_with_peer):
     return models, x, run_with_peer("sparsify", models, x)
 
 
+@pytest.mark.slow
 @pytest.mark.peers
 @pytest.mark.parametrize("name", CASES)
 def test_sparsify_computes_the_same(computed, name):

@@ -13,7 +13,7 @@
 
 #define AHEAD 8  /* rows of a table that are asked for before they are used */
 #define ASKED 32 /* values of them: what follows the processor asks for by itself, and the rest would be in its way */
-#define BLOCK 64 /* values of a row that are looked at together, most of which hold nothing */
+#define BLOCK 128 /* values of a row that are looked at together, most of which hold nothing */
 
 static inline int32_t bits_of(float value) {
     int32_t bits;
@@ -47,6 +47,12 @@ static inline float dot(const float *restrict a, const float *restrict b, int64_
 static inline void add_scaled(float *restrict to, const float *restrict row, float factor, int64_t d) {
 #pragma omp simd
     for (int64_t i = 0; i < d; i++) to[i] += factor * row[i];
+}
+
+/* row = factor · row + to_come, which may be left out. */
+static inline void add_weighted(float *restrict row, float factor, const float *restrict to_come, int64_t d) {
+#pragma omp simd
+    for (int64_t i = 0; i < d; i++) row[i] = factor * row[i] + (to_come ? to_come[i] : 0);
 }
 
 /* The dot products of x with four rows at a time: one would wait for itself at every addition. */
@@ -286,24 +292,33 @@ int screened(const uint16_t *coarse, const float *coarse_bias, const float *x, c
     return made;
 }
 
+/* Eight bytes as one number, the first of them its last digits: those that are not 0 are found without looking at each. */
+static inline uint64_t eight_flags(const uint8_t *flags) {
+    uint64_t eight;
+    memcpy(&eight, flags, sizeof eight);
+    return __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__ ? __builtin_bswap64(eight) : eight;
+}
+
 /* What of z [b, s] + bias [s] does not stay below the floor, row by row: values, infinite where one is not a number, and
    places r · s + latent, into arrays with room for all of rows [begin, end). Returns how many. */
 int64_t reaching(const float *z, const float *bias, int64_t s, float floor, float *values, int64_t *places,
                  int64_t begin, int64_t end) {
     int64_t found = 0;
     for (int64_t r = begin; r < end; r++) {
-        const float *row = z + r * s;
         for (int64_t block = 0; block < s; block += BLOCK) {
-            int64_t stop = smaller(block + BLOCK, s);
-            int32_t any = 0;
-#pragma omp simd reduction(| : any)
-            for (int64_t i = block; i < stop; i++) any |= !(row[i] + bias[i] < floor);
-            if (!any) continue;
-            for (int64_t i = block; i < stop; i++) {
-                float value = row[i] + bias[i];
-                values[found] = value != value ? INFINITY : value;
-                places[found] = r * s + i;
-                found += !(value < floor);
+            const float *row = z + r * s + block, *beside = bias + block;
+            int64_t width = smaller(BLOCK, s - block);
+            uint8_t reaches[BLOCK];
+            memset(reaches + width, 0, BLOCK - width);
+#pragma omp simd
+            for (int64_t i = 0; i < width; i++) reaches[i] = !(row[i] + beside[i] < floor);
+            for (int64_t part = 0; part < width; part += 8) {
+                for (uint64_t those = eight_flags(reaches + part); those; those &= those - 1) {
+                    int64_t i = part + __builtin_ctzll(those) / 8;
+                    float value = row[i] + beside[i];
+                    values[found] = value != value ? INFINITY : value;
+                    places[found++] = r * s + block + i;
+                }
             }
         }
     }
@@ -450,17 +465,16 @@ void nested(const float *values, const int64_t *indices, const int64_t *starts, 
             errors[r * n + p] = weights[p] != 0 ? dot(residual, residual, d) : 0;
             missed = residual;
         }
-        float *later = grad_target + r * d;
-        memset(later, 0, d * sizeof *later);
+        const float *later = NULL; /* Σ over the prefixes to come of their weighted residuals */
         for (int64_t p = n - 1; p >= 0; p--) {
             float *residual = residuals + p * d;
-            add_scaled(later, residual, weights[p], d);
-            memcpy(residual, later, d * sizeof *residual);
+            add_weighted(residual, weights[p], later, d);
+            later = residual;
             int64_t last = e;
             while (e > starts[r] && groups[e - 1] == p) e--;
             gather_dots(residual, W_dec, indices + e, last - e, last - e, d, grad_values + e);
             for (int64_t i = e; i < last; i++) grad_values[i] *= -2;
         }
-        for (int64_t i = 0; i < d; i++) later[i] *= 2;
+        for (int64_t i = 0; i < d; i++) grad_target[r * d + i] = 2 * later[i];
     }
 }

@@ -72,7 +72,7 @@ def test_screened_values_are_exact_and_the_best_of_the_candidates(native, rows, 
     torch.testing.assert_close(values.sort(1, descending=True).values[positive], expected[positive])
 
 
-@pytest.mark.parametrize("latents", [1, 63, 64, 200])
+@pytest.mark.parametrize("latents", [1, 63, 128, 200, 300])
 def test_what_reaches_a_floor(native, latents):
     z, bias = torch.randn(7, latents), torch.randn(latents)
     z[2, 0] = torch.nan

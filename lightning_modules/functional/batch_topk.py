@@ -89,6 +89,19 @@ class _Bar(NamedTuple):
     """Scalar: see `BatchCodes`."""
 
 
+class _Kept(NamedTuple):
+    """What a rank keeps, row by row."""
+
+    values: Tensor
+    """[e]."""
+    rows: Tensor
+    """[e] int64."""
+    latents: Tensor
+    """[e] int64."""
+    least: Tensor
+    """Scalar: see `BatchCodes`."""
+
+
 def linear_batch_topk(x: Tensor, weight: Tensor, bias: Tensor, k: int, screening: bool = False) -> BatchCodes:
     """The k·b·r largest of relu(x Wᵀ + bias) over the batches of all ranks, with the gradient of `linear_topk`.
 
@@ -107,16 +120,15 @@ def linear_batch_topk(x: Tensor, weight: Tensor, bias: Tensor, k: int, screening
         own = local(weight)
         encoder = _Encoder(own, bias, Screen.of(x, own, bias) if screening else None)
         if is_sharded(weight):
-            values, places, least = _over_shards(x, encoder, k, Shard.of(weight))
+            kept = _over_shards(x, encoder, k, Shard.of(weight))
         elif _ranks() > 1:
-            found, bar = _over_ranks(x, encoder, k)
-            values, places, least = *_kept(found, bar), bar.least
+            kept = _kept(*_over_ranks(x, encoder, k), len(weight))
         elif x.device.type == "cpu":
-            values, places, least = _by_comparing(x, encoder, k)
+            kept = _by_comparing(x, encoder, k)
         else:
-            values, places, least = _at_once(x, weight, bias, k)
-        rows, indices = places // weight.shape[0], places % weight.shape[0]
-    return BatchCodes(linear_kept(x, weight, bias, values, indices, rows), indices, rows, len(x), len(weight), least)
+            kept = _at_once(x, weight, bias, k)
+    values = linear_kept(x, weight, bias, kept.values, kept.latents, kept.rows)
+    return BatchCodes(values, kept.latents, kept.rows, len(x), len(weight), kept.least)
 
 
 def linear_above(x: Tensor, weight: Tensor, bias: Tensor, threshold: Tensor) -> Codes:
@@ -141,18 +153,18 @@ def linear_above(x: Tensor, weight: Tensor, bias: Tensor, threshold: Tensor) -> 
     return BatchCodes(linear_kept(x, weight, bias, values, indices, rows), indices, rows, len(x), latents, least)
 
 
-def _by_comparing(x: Tensor, encoder: _Encoder, k: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Values [E], places [E] and the least of what one process keeps; fewer than k·b where fewer are positive."""
+def _by_comparing(x: Tensor, encoder: _Encoder, k: int) -> _Kept:
+    """What one process keeps; fewer than k·b where fewer are positive."""
     found = _candidates(x, encoder, k * len(x))
     count = k * len(x)
     if len(found.values) > count and compiled_kernels_run_on(found.values):
         bar = _bar_of(found.values, count)
     else:
         bar = _bar(_largest(found.values, count)[None], count, 0)
-    return *_kept(found, bar), bar.least
+    return _kept(found, bar, len(encoder.weight))
 
 
-def _at_once(x: Tensor, weight: Tensor, bias: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
+def _at_once(x: Tensor, weight: Tensor, bias: Tensor, k: int) -> _Kept:
     """As `_by_comparing`, always k·b of them, so that their number is known without asking the GPU."""
     count = k * len(x)
     z = torch.nn.functional.linear(x, weight, bias).to(weight.dtype).flatten().relu_()
@@ -161,17 +173,17 @@ def _at_once(x: Tensor, weight: Tensor, bias: Tensor, k: int) -> tuple[Tensor, T
     # how many are kept up to each place: the first place with n of them is that of the n-th
     kept = _mask(values, bar).cumsum(0, dtype=torch.int32)
     places = torch.searchsorted(kept, torch.arange(1, count + 1, dtype=torch.int32, device=z.device))
-    return z[places], places, bar.least
+    return _Kept(z[places], places // len(weight), places % len(weight), bar.least)
 
 
-def _over_shards(x: Tensor, encoder: _Encoder, k: int, shard: Shard) -> tuple[Tensor, Tensor, Tensor]:
+def _over_shards(x: Tensor, encoder: _Encoder, k: int, shard: Shard) -> _Kept:
     """As `_by_comparing`, of what the processes that share this one's rows keep together."""
     found, bar = _over_ranks(x, encoder, k, shard.ranks)
     maybe = (found.values >= bar.value).nonzero().squeeze(1)
     rows, latents = found.places[maybe] // shard.size, found.places[maybe] % shard.size
     places = rows * (shard.size * shard.ranks) + latents + shard.first
     merged = _Candidates(*merged_entries(found.values[maybe], places, shard))
-    return *_kept(merged, bar), bar.least
+    return _kept(merged, bar, shard.size * shard.ranks)
 
 
 def _over_ranks(x: Tensor, encoder: _Encoder, k: int, sharing: int = 1) -> tuple[_Candidates, _Bar]:
@@ -247,8 +259,7 @@ def _bar(largest: Tensor, count: int, rank: int) -> _Bar:
 def _bar_of(values: Tensor, count: int) -> _Bar:
     """As `_bar`, of one rank's values > 0, more than are kept."""
     value = native.nth_largest(values, count)
-    usable = values.where((values >= value) & values.isfinite(), torch.inf)
-    return _Bar(value, count - (values > value).sum(), usable.amin())
+    return _Bar(value, count - (values > value).sum(), value)
 
 
 def _mask(values: Tensor, bar: _Bar) -> Tensor:
@@ -256,9 +267,13 @@ def _mask(values: Tensor, bar: _Bar) -> Tensor:
     return (values > bar.value) | (equal & (equal.cumsum(0, dtype=torch.int32) <= bar.equal))
 
 
-def _kept(found: _Candidates, bar: _Bar) -> tuple[Tensor, Tensor]:
+def _kept(found: _Candidates, bar: _Bar, latents: int) -> _Kept:
+    if compiled_kernels_run_on(found.values, found.places):
+        entries = native.above_bar(found.values, found.places, latents, float(bar.value), int(bar.equal))
+        return _Kept(*entries, bar.least)
     kept = _mask(found.values, bar).nonzero().squeeze(1)
-    return found.values[kept], found.places[kept]
+    places = found.places[kept]
+    return _Kept(found.values[kept], places // latents, places % latents, bar.least)
 
 
 def _largest(values: Tensor, count: int) -> Tensor:

@@ -87,7 +87,8 @@ def _loaded(compiler: list[str]) -> ctypes.CDLL:
         except OSError:  # damaged in the cache
             _compile(compiler, file)
             compiled = ctypes.CDLL(str(file))
-    compiled.reaching.restype, compiled.nth_largest.restype = ctypes.c_int64, ctypes.c_float
+    compiled.reaching.restype = compiled.above_bar.restype = ctypes.c_int64
+    compiled.nth_largest.restype = ctypes.c_float
     return compiled
 
 

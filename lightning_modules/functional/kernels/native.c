@@ -334,6 +334,23 @@ float nth_largest(const float *values, int64_t n, int64_t k) {
     return float_of((uint32_t)least);
 }
 
+/* Of n values at ascending places r · s + latent all that are above the bar, and the first `equal` of those at it, into
+   arrays with room for all of them. Returns how many. */
+int64_t above_bar(const float *values, const int64_t *places, int64_t n, int64_t s, float bar, int64_t equal, float *kept,
+                  int64_t *rows, int64_t *latents) {
+    int64_t found = 0, row = 0;
+    for (int64_t i = 0; i < n; i++) {
+        int at_bar = values[i] == bar && equal > 0;
+        equal -= at_bar;
+        if (!(values[i] > bar || at_bar)) continue;
+        while (places[i] >= (row + 1) * s) row++; /* cheaper than to divide */
+        kept[found] = values[i];
+        rows[found] = row;
+        latents[found++] = places[i] - row * s;
+    }
+    return found;
+}
+
 /* ---- entries by row
 
    Entries of row r are those from starts[r] to starts[r + 1], or, without starts, k of them. */

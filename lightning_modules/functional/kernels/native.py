@@ -88,6 +88,23 @@ def nth_largest(values: Tensor, n: int) -> Tensor:
     return values.new_tensor(kernels().nth_largest(pointer(values), c_int64(len(values)), c_int64(n)))
 
 
+def above_bar(values: Tensor, places: Tensor, latents: int, bar: float, equal: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Values, rows and latents [e] of what is above the bar, and of the first `equal` values at it.
+
+    Args:
+        values: [n].
+        places: [n] int64, ascending: row · latents + latent.
+        latents: s.
+        bar: what is compared with.
+        equal: how many of the values that equal it are kept.
+    """
+    values, places = values.contiguous(), places.contiguous()
+    kept, rows, indices = torch.empty_like(values), torch.empty_like(places), torch.empty_like(places)
+    given = pointer(values), pointer(places), c_int64(len(values)), c_int64(latents), c_float(bar), c_int64(equal)
+    found = kernels().above_bar(*given, pointer(kept), pointer(rows), pointer(indices))
+    return kept[:found], rows[:found], indices[:found]
+
+
 # ---- entries by row
 
 

@@ -90,6 +90,20 @@ def test_the_nth_largest(native, numbers, data):
     assert native.nth_largest(values, n) == values.sort(descending=True).values[n - 1]
 
 
+@given(st.lists(st.sampled_from([0.0, 0.5, 1.0, 1.0, 2.0, float("inf")]), max_size=60), st.integers(0, 60), st.data())
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_what_is_above_a_bar_and_the_first_at_it(native, numbers, equal, data):
+    latents = data.draw(st.integers(1, 70))
+    places = data.draw(st.lists(st.integers(0, 200), min_size=len(numbers), max_size=len(numbers), unique=True))
+    values, places = torch.tensor(numbers), torch.tensor(sorted(places), dtype=torch.int64)
+    at_bar = [place for place, value in enumerate(numbers) if value == 1.0][:equal]
+    expected = [place for place, value in enumerate(numbers) if value > 1.0 or place in at_bar]
+    kept, rows, indices = native.above_bar(values, places, latents, 1.0, equal)
+    assert kept.tolist() == [numbers[place] for place in expected]
+    assert (rows * latents + indices).tolist() == [int(places[place]) for place in expected]
+    assert ((indices >= 0) & (indices < latents)).all()
+
+
 @pytest.mark.parametrize(("rows", "kept", "width"), [(1, 1, 1), (5, 4, 16), (3, 11, 33), (40, 32, 384), (0, 3, 5)])
 @pytest.mark.parametrize("uneven", [False, True])
 def test_bags_and_dot_products(native, rows, kept, width, uneven):

@@ -15,6 +15,7 @@ from lightning_modules.autoencoders import BatchTopK
 from lightning_modules.sparse_autoencoding import SparseAutoencoding
 from run_store import UserError
 from tests.callbacks.small_models import trainer
+from tests.distributed.ranks import ddp, on_ranks
 from tests.explanations.diffing import SIDES, activations, both_models, crosscoder, triplets
 
 
@@ -68,6 +69,18 @@ def test_nothing_about_the_training_changes(made, tmp_path):
     for name, value in alone.state_dict().items():
         assert torch.equal(value, watched.state_dict()[name]), name
     assert watched.training == alone.training
+
+
+@pytest.mark.slow
+def test_of_several_ranks_the_first_one_reports(made, tmp_path):
+    folder, data = made
+    data.prepare_data()
+
+    def reported(rank):
+        fit(tmp_path, data, crosscoder(), DifferenceReport(triplets(folder)), strategy=ddp(), devices=2)
+        return (tmp_path / "difference.html").is_file()
+
+    assert True in on_ranks(reported, timeout=60)
 
 
 def test_whatever_fails_is_one_sentence_and_the_training_is_complete(made, tmp_path, capsys):

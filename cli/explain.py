@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 
-from cli.document_files import GivenDocument, read_documents
+from cli.document_files import GivenDocument, read_documents, text_fault
 from cli.extractors import extractor_of
 from cli.light_verbs import carry_out
 from cli.terminal import progress
@@ -79,8 +80,8 @@ def explain(
     given = read_documents(documents or [], document or [], triplets, split)
     clamps = _clamps(clamp or [])
     _check_versus(versus, len(given))
-    if not query.strip():
-        raise UserError("query is empty: say what is looked for")
+    if fault := text_fault(query):
+        raise UserError(f"query {fault}: say what is looked for")
     # imported here: help must not pay for torch
     from cli.quiet import quiet
 
@@ -190,6 +191,8 @@ def _clamps(given: Sequence[str]) -> dict[int, float]:
         latent, _, value = each.partition("=")
         try:
             clamps[int(latent)] = float(value)
+            if not math.isfinite(clamps[int(latent)]):
+                raise ValueError(value)
         except ValueError:
             raise UserError(f"clamp: {each!r} is not LATENT=VALUE, such as 12=0") from None
     return clamps

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cli.light_verbs import carry_out
+from cli.triplet_configs import triplets_of
+from run_store import UserError
 
 if TYPE_CHECKING:
     from callbacks import DifferenceReport
@@ -43,7 +45,6 @@ def diff(
     from exports import find_trained, holds_encoder, load_trained
     from reports.dashboard.rows import open_store
     from reports.difference import Subject, table_of, write_page
-    from run_store import UserError
 
     trained = find_trained(run, folder, checkpoint)
     if holds_encoder(trained):
@@ -71,38 +72,38 @@ def report_of(run: Path, triplets: str | None = None) -> DifferenceReport:
     """
     from jsonargparse import ArgumentError, ArgumentParser
 
-    import cli.class_names  # noqa: F401  (so that settings may name classes without their packages)
     from callbacks import DifferenceReport
-    from run_store import UserError
+    from cli.messages import one_line  # which makes the names of classes known without their packages, too
 
     configs = sorted(run.glob("config.*.yaml"), key=lambda path: int(path.suffixes[0][1:]))
-    own = _read(configs[-1]) if configs else {}
+    own = _settings_in(configs[-1]) if configs else {}
     callbacks = (own.get("trainer") or {}).get("callbacks") or []
     named = [one.get("init_args") or {} for one in callbacks if str(one["class_path"]).endswith("DifferenceReport")]
     settings = dict(named[0]) if named else {}
     if triplets is not None:
-        settings["triplets"] = _read(Path(triplets))
+        settings["triplets"] = None
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(DifferenceReport, "report")
     try:
         made = parser.instantiate(parser.parse_object({"report": settings}))
     except (ArgumentError, ValueError, TypeError) as error:
-        where = triplets or (configs[-1] if configs else run)
-        raise UserError(f"{where}: {' '.join(str(error).split())[:300]}: mend the file, or name another") from error
-    return made.report  # type: ignore[no-any-return]
+        where = configs[-1] if configs else run
+        raise UserError(f"{where}: {one_line(error, [])}: name the triplets by --triplets FILE, or mend it") from error
+    report: DifferenceReport = made.report
+    if triplets is not None:
+        report.triplets = triplets_of(triplets)
+    return report
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _settings_in(config: Path) -> dict[str, Any]:
     import yaml
 
-    from run_store import UserError
-
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.safe_load(config.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise UserError(f"{path} cannot be read ({' '.join(str(error).split())}): check the path") from error
+        raise UserError(f"{config} cannot be read ({' '.join(str(error).split())}): mend it") from error
     if not isinstance(content, dict):
-        raise UserError(f"{path} holds no settings: name a file such as configs/triplets/standard_library.yaml")
+        raise UserError(f"{config} holds no settings: mend it")
     return content
 
 

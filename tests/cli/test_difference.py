@@ -138,7 +138,7 @@ def test_a_second_fit_is_skipped_and_one_of_a_newer_encoder_is_another_run(job, 
     [
         (["--run", "tiny"], "tiny trained a text encoder: name the run of a crosscoder"),
         (["--run", "nobody"], "there is no run nobody"),
-        (["--run", "diff", "--triplets", "nowhere.yaml"], "nowhere.yaml cannot be read"),
+        (["--run", "diff", "--triplets", "nowhere.yaml"], "triplets nowhere.yaml: data: there is no file nowhere.yaml"),
     ],
 )
 def test_what_cannot_be_made_is_one_sentence(job, tmp_path, capsys, asked, message):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cli.light_verbs import carry_out
+from cli.trained_autoencoders import trained_autoencoder
 from cli.triplet_configs import triplets_of
 from run_store import UserError
 
@@ -19,6 +20,7 @@ def diff(
     run: str,
     out: str | None = None,
     checkpoint: str = "last",
+    member: str | None = None,
     triplets: str | None = None,
     store: str | None = None,
     folder: str = "runs",
@@ -29,8 +31,9 @@ def diff(
 
     Args:
         run: The run of a crosscoder between two models (folder, id or name).
-        out: The page to write, by default RUN_FOLDER/difference.html.
+        out: The page to write, by default RUN_FOLDER/difference.html, or difference-MEMBER.html of a member.
         checkpoint: Of the run: last, best, or the folder of one.
+        member: Of a sweep, the crosscoder that is meant.
         triplets: What the fine-tuned model was trained on, a file such as configs/triplets/standard_library.yaml; by
             default what the run's own settings say.
         store: Activation store to read; by default the one that the run was trained on.
@@ -42,21 +45,19 @@ def diff(
     quiet()
     from callbacks.difference_report import NAME
     from explanations import compare_models
-    from exports import find_trained, holds_encoder, load_trained
     from reports.dashboard.rows import open_store
     from reports.difference import Subject, table_of, write_page
 
-    trained = find_trained(run, folder, checkpoint)
-    if holds_encoder(trained):
-        raise UserError(f"{run} trained a text encoder: name the run of a crosscoder, as configs/diff.yaml trains one")
-    model = load_trained(trained)
+    wanted = "name the run of a crosscoder, as configs/diff.yaml trains one"
+    trained, model = trained_autoencoder(run, folder, checkpoint, member, wanted)
     place = trained.checkpoint.path.parent.parent
     report = report_of(place, triplets)
     shapes = dict(model.only.shapes)
     opened = open_store(trained.record, store, shapes)
     found = compare_models(model.only, opened, list(shapes), report.triplets, report.settings)
-    page = Path(out) if out else place / NAME
-    write_page(Subject(trained.record.name if trained.record else place.name, found, opened), page)
+    page = Path(out) if out else place / (NAME if member is None else f"difference-{member}.html")
+    name = f"{trained.record.name if trained.record else place.name} {member or ''}".strip()
+    write_page(Subject(name, found, opened), page)
     print(f"{table_of(found)}\n  open {page} in a browser")
 
 

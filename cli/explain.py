@@ -15,12 +15,16 @@ from cli.document_files import GivenDocument, read_documents, text_fault
 from cli.extractors import extractor_of
 from cli.light_verbs import carry_out
 from cli.terminal import progress
+from cli.trained_autoencoders import trained_autoencoder
 from run_store import UserError
 
 if TYPE_CHECKING:
     from explanations import Difference, Explanation
     from exports import Trained
     from lightning_modules.sparse_autoencoding import SparseAutoencoding
+
+
+WANTED = "train an autoencoder on the states behind its last layer, and name that run"
 
 
 def explain(
@@ -86,7 +90,7 @@ def explain(
     from cli.quiet import quiet
 
     quiet()
-    trained, model = _loaded(run, folder, checkpoint, member)
+    trained, model = trained_autoencoder(run, folder, checkpoint, member, WANTED)
     prompts = (query_prompt, document_prompt)
     explanation, difference = _explained(
         trained, model, query, given, side, store, prompts, max_length, clamps, versus, (top, show, refit)
@@ -104,22 +108,6 @@ def explain(
         print("\n".join(lines_of(explanation, difference, width())))
         if out is not None:
             print(f"\nopen {out} in a browser")
-
-
-def _loaded(run: str, folder: str, checkpoint: str, member: str | None) -> tuple[Trained, SparseAutoencoding]:
-    from exports import find_trained, holds_encoder, load_trained, members_of
-
-    found = find_trained(run, folder, checkpoint if checkpoint != "best" else "last")
-    if holds_encoder(found):
-        raise UserError(
-            f"{run} trained a text encoder, which has no latents: train an autoencoder on the states behind its last "
-            "layer, and name that run"
-        )
-    names = members_of(found)
-    if member is None and len(names) > 1:
-        raise UserError(f"{run} trained several autoencoders: name one by --member, of {', '.join(map(str, names))}")
-    trained = find_trained(run, folder, checkpoint, "val/fvu", "min", member or names[0])
-    return trained, load_trained(trained)
 
 
 def _explained(

@@ -31,7 +31,7 @@ def atomic_file(target: str | os.PathLike[str]) -> Iterator[Path]:
         UserError: the folder cannot be written to, or its disk is full, or `target` is a folder.
     """
     target = Path(target)
-    if target.is_dir():
+    if os.path.isdir(target):
         raise UserError(f"{target} is a folder: name a file in it")
     temporary = target.with_name(f"{target.name}.{os.getpid()}.partial")
     mode = _mode_of_a_new_file(temporary, target)

@@ -107,11 +107,15 @@ class LatentReader:
             prompt: what the model wants in front of each; its tokens count as the text's.
 
         Raises:
-            UserError: as `load`, or a hook point is not where its model pools.
+            UserError: as `load`, a text has no tokens, or a hook point is not where its model pools.
         """
         if not hasattr(self, "_tokeniser"):
             self.load()
         pieces = self._tokeniser([prompt + text for text in texts])
+        if bare := [text for text, piece in zip(texts, pieces, strict=True) if not len(piece.ids)]:
+            raise UserError(
+                f"the tokenizer of {self._last.model!r} makes no tokens of the text {bare[0][:80]!r}: take it out"
+            )
         tokens = torch.cat([torch.from_numpy(piece.ids) for piece in pieces]).long()
         lengths = torch.tensor([len(piece.ids) for piece in pieces], dtype=torch.int64)
         truncated = torch.tensor([piece.is_truncated for piece in pieces])

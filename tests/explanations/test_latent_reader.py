@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 
@@ -46,6 +48,15 @@ def embeddings(model, texts, max_length):
         hidden = encoder.backbone(input_ids=ids).last_hidden_state
         rows.append(pooled(hidden, torch.ones_like(ids, dtype=torch.bool), encoder.pooling))
     return torch.cat(rows).double().detach()
+
+
+def test_a_text_without_tokens_is_refused_by_name(tmp_path):
+    model = save_embedder(tmp_path)
+    file = tmp_path / "tokenizer.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "post_processor": None}))
+    reader = open_reader(autoencoding(TopK(24, k=4)).only, {"model": model})
+    with pytest.raises(UserError, match="makes no tokens of the text ' ': take it out"):
+        reader.read(["open", " "])
 
 
 @pytest.mark.parametrize(

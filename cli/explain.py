@@ -196,8 +196,10 @@ def _check_versus(numbers: Sequence[int] | None, count: int) -> None:
 
 
 def _as_json(explanation: Explanation, difference: Difference | None) -> str:
+    from reports.page_parts import finite
+
     told = {**asdict(explanation), "versus": None if difference is None else asdict(difference)}
-    return json.dumps(told, ensure_ascii=False)
+    return json.dumps(finite(told), ensure_ascii=False, allow_nan=False)
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -71,6 +71,7 @@ def fidelity(
     from explanations import PooledReader, Retrieved, compare_indices
     from explanations import fidelity as measured
     from lightning_modules.functional import Relevance
+    from reports.page_parts import finite
 
     wanted = "name the run of an autoencoder of its final token states"
     reader = _reader(*trained_autoencoder(run, folder, checkpoint, member, wanted), max_length)
@@ -91,7 +92,7 @@ def fidelity(
             retrieved, W_dec, [*(latents or (16, 32, 64, 128)), None], weighting or ["norm", "idf"]
         ),
     }
-    print(serial.dumps(figures) if json else as_text(figures))
+    print(serial.dumps(finite(figures), allow_nan=False) if json else as_text(figures))
 
 
 def as_text(figures: Mapping[str, Any]) -> str:

@@ -10,6 +10,7 @@ from cli.light_verbs import carry_out
 from cli.trained_autoencoders import trained_autoencoder
 from cli.triplet_configs import triplets_of
 from run_store import UserError
+from run_store.layout import newest_config
 
 if TYPE_CHECKING:
     from callbacks import DifferenceReport
@@ -76,8 +77,8 @@ def report_of(run: Path, triplets: str | None = None) -> DifferenceReport:
     from callbacks import DifferenceReport
     from cli.messages import one_line  # which makes the names of classes known without their packages, too
 
-    configs = sorted(run.glob("config.*.yaml"), key=lambda path: int(path.suffixes[0][1:]))
-    own = _settings_in(configs[-1]) if configs else {}
+    config = newest_config(run)
+    own = {} if config is None else _settings_in(config)
     callbacks = (own.get("trainer") or {}).get("callbacks") or []
     named = [one.get("init_args") or {} for one in callbacks if str(one["class_path"]).endswith("DifferenceReport")]
     settings = dict(named[0]) if named else {}
@@ -88,8 +89,9 @@ def report_of(run: Path, triplets: str | None = None) -> DifferenceReport:
     try:
         made = parser.instantiate(parser.parse_object({"report": settings}))
     except (ArgumentError, ValueError, TypeError) as error:
-        where = configs[-1] if configs else run
-        raise UserError(f"{where}: {one_line(error, [])}: name the triplets by --triplets FILE, or mend it") from error
+        raise UserError(
+            f"{config or run}: {one_line(error, [])}: name the triplets by --triplets FILE, or mend it"
+        ) from error
     report: DifferenceReport = made.report
     if triplets is not None:
         report.triplets = triplets_of(triplets)

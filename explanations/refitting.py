@@ -41,7 +41,7 @@ def refitted(texts: TextLatents, most: int) -> TextLatents:
         values.append(fitted[fires])
     codes_of_all = Fired(torch.cat(rows), torch.cat(latents), torch.cat(values))
     error = x - texts.bias - decoded(codes_of_all, len(texts.lengths), texts.W)
-    return replace(texts, error=error, refit=codes_of_all)
+    return replace(texts, error=error, pooled_codes=codes_of_all)
 
 
 def non_negative(W: Tensor, target: Tensor, start: Tensor) -> Tensor:

@@ -170,3 +170,16 @@ def test_what_passes_by_the_latents_is_bias(embedder):
     model = autoencoding(TopK(24, k=4, wiring=Transcoder(skip=True)), ("encoder.layer.1:input", LAST))
     read = open_reader(model.only, {"model": embedder}).read(TEXTS)[LAST]
     torch.testing.assert_close(read.pooled, embeddings(embedder, TEXTS, 16), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls", "weightedmean"])
+def test_without_tokens_the_same_texts_are_told(tmp_path, pooling):
+    model = save_embedder(tmp_path, pooling=pooling)
+    reader = open_reader(autoencoding(AbsTopK(24, k=4), normalization=LayerNormalization()).only, {"model": model})
+    whole, short = (reader.read(TEXTS, "of ", by_token=by_token)[LAST] for by_token in (True, False))
+    assert torch.equal(whole.codes.rows, short.codes.rows)
+    assert torch.equal(whole.codes.latents, short.codes.latents)
+    torch.testing.assert_close(whole.codes.values, short.codes.values)
+    torch.testing.assert_close(whole.pooled, short.pooled)
+    assert short.firings(0) == []
+    assert whole.firings(0)

@@ -148,6 +148,11 @@ class TextEncoder(Encoder):
         return self.wanted_pooling or self._saved.pooling or "mean"
 
     @property
+    def says_pooling(self) -> bool:
+        """Whether the settings or the model itself say how it pools; the mean is a guess where neither does."""
+        return (self.wanted_pooling or self._saved.pooling) is not None
+
+    @property
     def normalize(self) -> bool:
         if self.wanted_normalize is not None:
             return self.wanted_normalize

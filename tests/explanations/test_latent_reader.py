@@ -183,3 +183,17 @@ def test_without_tokens_the_same_texts_are_told(tmp_path, pooling):
     torch.testing.assert_close(whole.pooled, short.pooled)
     assert short.firings(0) == []
     assert whole.firings(0)
+
+
+def test_a_base_that_says_no_pooling_has_that_of_the_model_that_began_from_it(tmp_path):
+    for name in ("base", "tuned"):
+        (tmp_path / name).mkdir()
+    base, tuned = (save_embedder(tmp_path / name, pooling="cls") for name in ("base", "tuned"))
+    models = {"base": {"model": base}, "tuned": {"model": tuned}}
+    names = tuple(f"{name}/{LAST}" for name in models)
+    member = autoencoding(BatchTopK(24, k=4, wiring=Crosscoder()), names).only
+    (tmp_path / "base" / "modules.json").unlink()
+    encoders = open_reader(member, models).encoders
+    assert [encoders[name].pooling for name in names] == ["cls", "cls"]
+    (tmp_path / "tuned" / "modules.json").unlink()
+    assert open_reader(member, models).encoders[names[1]].pooling == "mean"

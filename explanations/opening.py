@@ -49,10 +49,10 @@ def open_reader(member: Trainee, described: Mapping[str, Any], max_length: int |
         name: TextEncoder(settings["model"], settings.get("revision"), max_length=max_length, precision="float32")
         for name, settings in sides.items()
     }
-    *others, last = encoders.values()
+    *others, newest = encoders.values()
     for other in others:
         if not other.says_pooling:
-            other.wanted_pooling = last.pooling
+            other.wanted_pooling = newest.pooling
     return LatentReader(member, extractor, encoders)
 
 

@@ -12,6 +12,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from backbones import TextEncoder
 from callbacks.frozen_autoencoder import frozen_autoencoder
+from callbacks.undisturbed import undisturbed
 from datamodules.contrastive_triplets import TripletDataModule
 from datamodules.triplets import TokenisedTexts
 from explanations import PooledReader, StateReader, latent_sets
@@ -88,8 +89,10 @@ class LatentGuide(Callback):
     def _sets(self, base: TextEncoder, texts: tuple[TokenisedTexts, ...], device: torch.device) -> LatentSets:
         assert self._model is not None
         encoder, model = copy.deepcopy(base), self._model.to(device)
-        encoder.build()
-        encoder.to(device).eval()
-        reader = PooledReader(StateReader(encoder, model))
-        pooled = reader.read([TokenisedTexts(part.tokens.to(device), part.lengths.to(device)) for part in texts])
+        # a model whose file leaves a weight out draws it, and a resumed training mines at another moment
+        with undisturbed(encoder):
+            encoder.build()
+            encoder.to(device).eval()
+            reader = PooledReader(StateReader(encoder, model))
+            pooled = reader.read([TokenisedTexts(part.tokens.to(device), part.lengths.to(device)) for part in texts])
         return latent_sets(pooled.codes, len(texts[0].lengths), model.autoencoder.W_dec.detach(), self.latents)

@@ -5,6 +5,7 @@ Shapes: u texts of a batch, c texts of a chunk, l tokens of the longest of these
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from functools import cached_property
@@ -147,6 +148,11 @@ class TextEncoder(Encoder):
         return self.wanted_pooling or self._saved.pooling or "mean"
 
     @property
+    def says_pooling(self) -> bool:
+        """Whether the settings or the model itself say how it pools; the mean is a guess where neither does."""
+        return (self.wanted_pooling or self._saved.pooling) is not None
+
+    @property
     def normalize(self) -> bool:
         if self.wanted_normalize is not None:
             return self.wanted_normalize
@@ -174,6 +180,14 @@ class TextEncoder(Encoder):
     @property
     def budgets(self) -> list[int]:
         return [self.tokens_at_once]
+
+    def unbuilt(self) -> TextEncoder:
+        """A copy without weights, of which `build` loads those that training begins with."""
+        held, self.backbone = self.backbone, None
+        try:
+            return copy.deepcopy(self)
+        finally:
+            self.backbone = held
 
     def tokenisations(self) -> list[Tokenisation]:
         return [Tokenisation(self.model, self.revision, self.max_length, self.prompts)]

@@ -37,7 +37,7 @@ def drawn(texts: TextLatents, most: int, seed: int) -> TextLatents:
     latents = torch.stack([torch.randperm(s, generator=generator)[:most].sort().values for _ in range(n)])
     rows = torch.arange(n).repeat_interleave(latents.shape[1])
     codes = Fired(rows, latents.flatten(), torch.ones(len(rows), dtype=torch.float64))
-    return replace(texts, refit=codes, error=texts.pooled - texts.bias - decoded(codes, n, texts.W))
+    return replace(texts, pooled_codes=codes, error=texts.pooled - texts.bias - decoded(codes, n, texts.W))
 
 
 def shares(queries: TextLatents, documents: TextLatents) -> dict[str, float]:

@@ -12,6 +12,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from callbacks.graceful_stop import RunStopped
 from run_store.checkpoints import list_checkpoints
+from run_store.layout import newest_config
 
 
 class Closing(NamedTuple):
@@ -75,16 +76,14 @@ class ClosingSummary(Callback):
         if trainer.checkpoint_callback is not None:
             epochs = 2 * max(1, trainer.current_epoch)
             weights = f"--run.source run --run.path {self.folder} --trainer.max_epochs {epochs}"
-            hint += f"\ntrain on:    python main.py fit --config {newest_config(self.folder)} {weights}"
+            hint += f"\ntrain on:    python main.py fit --config {_config(self.folder)} {weights}"
         return f"\n{closing.title}\n{body}\n{hint}{closing.remarks}"
 
 
 def resume_command(folder: Path) -> str:
     """The line that continues the run in `folder` from its last checkpoint."""
-    return f"python main.py fit --config {newest_config(folder)} --resume {folder}"
+    return f"python main.py fit --config {_config(folder)} --resume {folder}"
 
 
-def newest_config(folder: Path) -> Path:
-    """The settings of the run's newest attempt."""
-    configs = sorted(folder.glob("config.*.yaml"), key=lambda path: int(path.suffixes[0][1:]))
-    return configs[-1] if configs else folder / "config.1.yaml"
+def _config(folder: Path) -> Path:
+    return newest_config(folder) or folder / "config.1.yaml"

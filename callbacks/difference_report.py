@@ -12,6 +12,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from callbacks.calibration import Calibration
 from callbacks.graceful_stop import RunStopped
+from callbacks.sample_predictions import SHARDED
 from callbacks.undisturbed import undisturbed
 from datamodules.contrastive_triplets import TripletDataModule
 from datamodules.shards import ActivationStore
@@ -107,6 +108,8 @@ class DifferenceReport(Callback):
     def _report(self, trainer: Trainer, pl_module: LightningModule, folder: Path) -> None:
         if not isinstance(pl_module, SparseAutoencoding) or len(pl_module.members) != 1:
             raise UserError("it is about one crosscoder, and another model was trained")
+        if isinstance(trainer.strategy, SHARDED):
+            raise UserError(f"one rank reads all latents, and {type(trainer.strategy).__name__} has them in parts")
         data = trainer.datamodule  # type: ignore[attr-defined]
         store = getattr(data, "store", None)
         if not isinstance(store, ActivationStore):

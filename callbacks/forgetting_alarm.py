@@ -157,9 +157,12 @@ class ForgettingAlarm(Callback):
         self.seconds, self._found = 0.0, None
         self._model.to(pl_module.device)
         reader = StateReader(pl_module.encoder, self._model)
-        documents = [document.text for document in islice(self.texts.documents(), self.count)]
+        every = [document.text for document in islice(self.texts.documents(), self.count)]
+        # what has no tokens has no state, and would count as a text that is forgotten
+        lengths = pl_module.data.tokenised(every, self.column)[0].lengths.tolist()
+        documents = [text for text, length in zip(every, lengths, strict=True) if length]
         if not documents:
-            raise UserError("the corpus of callback ForgettingAlarm has no document: choose other texts")
+            raise UserError("the corpus of callback ForgettingAlarm has no text: choose other texts")
         texts = _on(pl_module.device, pl_module.data.tokenised(documents, self.column))
         self._of = {"texts": texts_sha256(texts), "autoencoder": _sha256(self._model)}
         if self._restored:

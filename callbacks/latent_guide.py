@@ -10,8 +10,9 @@ from jsonargparse.typing import PositiveInt
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 
-from backbones import Encoder
+from backbones import TextEncoder
 from callbacks.frozen_autoencoder import frozen_autoencoder
+from callbacks.undisturbed import undisturbed
 from datamodules.contrastive_triplets import TripletDataModule
 from datamodules.triplets import TokenisedTexts
 from explanations import PooledReader, StateReader, latent_sets
@@ -57,7 +58,8 @@ class LatentGuide(Callback):
         """Tells the data what gives latents.
 
         Raises:
-            UserError: model and data are not those of a contrastive training, or there is no such autoencoder.
+            UserError: model and data are not those of a contrastive training of one model, or there is no such
+                autoencoder.
         """
         if stage != "fit":
             return
@@ -74,15 +76,23 @@ class LatentGuide(Callback):
             )
             return
         self._model = frozen_autoencoder(trainer, self.autoencoder, self.checkpoint, self.member, self.folder)
-        # without weights yet, so the copy will load those of the base, whatever the other has become by then
-        base = copy.deepcopy(pl_module.encoder)
+        encoder = pl_module.encoder
+        if not isinstance(encoder, TextEncoder):
+            raise UserError(
+                f"callback LatentGuide reads the states of one model, and encoder {type(encoder).__name__} is made of "
+                "several: leave the callback out, or take a TextEncoder"
+            )
+        # without weights, so a copy will load those of the base, whatever the other has become by then
+        base = encoder.unbuilt()
         data.guide_with(lambda texts: self._sets(base, texts, pl_module.device))
 
-    def _sets(self, base: Encoder, texts: tuple[TokenisedTexts, ...], device: torch.device) -> LatentSets:
+    def _sets(self, base: TextEncoder, texts: tuple[TokenisedTexts, ...], device: torch.device) -> LatentSets:
         assert self._model is not None
         encoder, model = copy.deepcopy(base), self._model.to(device)
-        encoder.build()
-        encoder.to(device).eval()
-        reader = PooledReader(StateReader(encoder, model))
-        pooled = reader.read([TokenisedTexts(part.tokens.to(device), part.lengths.to(device)) for part in texts])
+        # a model whose file leaves a weight out draws it, and a resumed training mines at another moment
+        with undisturbed(encoder):
+            encoder.build()
+            encoder.to(device).eval()
+            reader = PooledReader(StateReader(encoder, model))
+            pooled = reader.read([TokenisedTexts(part.tokens.to(device), part.lengths.to(device)) for part in texts])
         return latent_sets(pooled.codes, len(texts[0].lengths), model.autoencoder.W_dec.detach(), self.latents)

@@ -7,6 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cli.light_verbs import carry_out
+from cli.trained_autoencoders import trained_autoencoder
+from cli.triplet_configs import triplets_of
+from run_store import UserError
+from run_store.layout import newest_config
 
 if TYPE_CHECKING:
     from callbacks import DifferenceReport
@@ -17,6 +21,7 @@ def diff(
     run: str,
     out: str | None = None,
     checkpoint: str = "last",
+    member: str | None = None,
     triplets: str | None = None,
     store: str | None = None,
     folder: str = "runs",
@@ -27,8 +32,9 @@ def diff(
 
     Args:
         run: The run of a crosscoder between two models (folder, id or name).
-        out: The page to write, by default RUN_FOLDER/difference.html.
+        out: The page to write, by default RUN_FOLDER/difference.html, or difference-MEMBER.html of a member.
         checkpoint: Of the run: last, best, or the folder of one.
+        member: Of a sweep, the crosscoder that is meant.
         triplets: What the fine-tuned model was trained on, a file such as configs/triplets/standard_library.yaml; by
             default what the run's own settings say.
         store: Activation store to read; by default the one that the run was trained on.
@@ -40,22 +46,19 @@ def diff(
     quiet()
     from callbacks.difference_report import NAME
     from explanations import compare_models
-    from exports import find_trained, holds_encoder, load_trained
     from reports.dashboard.rows import open_store
     from reports.difference import Subject, table_of, write_page
-    from run_store import UserError
 
-    trained = find_trained(run, folder, checkpoint)
-    if holds_encoder(trained):
-        raise UserError(f"{run} trained a text encoder: name the run of a crosscoder, as configs/diff.yaml trains one")
-    model = load_trained(trained)
+    wanted = "name the run of a crosscoder, as configs/diff.yaml trains one"
+    trained, model = trained_autoencoder(run, folder, checkpoint, member, wanted)
     place = trained.checkpoint.path.parent.parent
     report = report_of(place, triplets)
     shapes = dict(model.only.shapes)
     opened = open_store(trained.record, store, shapes)
     found = compare_models(model.only, opened, list(shapes), report.triplets, report.settings)
-    page = Path(out) if out else place / NAME
-    write_page(Subject(trained.record.name if trained.record else place.name, found, opened), page)
+    page = Path(out) if out else place / (NAME if member is None else f"difference-{member}.html")
+    name = f"{trained.record.name if trained.record else place.name} {member or ''}".strip()
+    write_page(Subject(name, found, opened), page)
     print(f"{table_of(found)}\n  open {page} in a browser")
 
 
@@ -71,38 +74,39 @@ def report_of(run: Path, triplets: str | None = None) -> DifferenceReport:
     """
     from jsonargparse import ArgumentError, ArgumentParser
 
-    import cli.class_names  # noqa: F401  (so that settings may name classes without their packages)
     from callbacks import DifferenceReport
-    from run_store import UserError
+    from cli.messages import one_line  # which makes the names of classes known without their packages, too
 
-    configs = sorted(run.glob("config.*.yaml"), key=lambda path: int(path.suffixes[0][1:]))
-    own = _read(configs[-1]) if configs else {}
+    config = newest_config(run)
+    own = {} if config is None else _settings_in(config)
     callbacks = (own.get("trainer") or {}).get("callbacks") or []
     named = [one.get("init_args") or {} for one in callbacks if str(one["class_path"]).endswith("DifferenceReport")]
     settings = dict(named[0]) if named else {}
     if triplets is not None:
-        settings["triplets"] = _read(Path(triplets))
+        settings["triplets"] = None
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(DifferenceReport, "report")
     try:
         made = parser.instantiate(parser.parse_object({"report": settings}))
     except (ArgumentError, ValueError, TypeError) as error:
-        where = triplets or (configs[-1] if configs else run)
-        raise UserError(f"{where}: {' '.join(str(error).split())[:300]}: mend the file, or name another") from error
-    return made.report  # type: ignore[no-any-return]
+        raise UserError(
+            f"{config or run}: {one_line(error, [])}: name the triplets by --triplets FILE, or mend it"
+        ) from error
+    report: DifferenceReport = made.report
+    if triplets is not None:
+        report.triplets = triplets_of(triplets)
+    return report
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _settings_in(config: Path) -> dict[str, Any]:
     import yaml
 
-    from run_store import UserError
-
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.safe_load(config.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise UserError(f"{path} cannot be read ({' '.join(str(error).split())}): check the path") from error
+        raise UserError(f"{config} cannot be read ({' '.join(str(error).split())}): mend it") from error
     if not isinstance(content, dict):
-        raise UserError(f"{path} holds no settings: name a file such as configs/triplets/standard_library.yaml")
+        raise UserError(f"{config} holds no settings: mend it")
     return content
 
 

@@ -34,10 +34,14 @@ def read_documents(
         split: the part of the triplets that is meant.
 
     Raises:
-        UserError: a file is not there, not UTF-8, has no document, or a line that is none; or nothing is given.
+        UserError: a file is not there, not UTF-8, has no document, or a line that is none; a text is empty; or nothing
+            is given.
     """
     given = [document for file in files for document in _of_file(Path(file).expanduser())]
-    given += [GivenDocument(text, f"--document {number}") for number, text in enumerate(texts, start=1)]
+    for number, text in enumerate(texts, start=1):
+        if fault := text_fault(text):
+            raise UserError(f"document: number {number} {fault}: give it a text, or leave it out")
+        given.append(GivenDocument(text, f"--document {number}"))
     given += _of_triplets(triplets, split) if triplets is not None else []
     if not given:
         raise UserError(
@@ -45,6 +49,17 @@ def read_documents(
             "--document TEXT"
         )
     return given
+
+
+def text_fault(text: str) -> str | None:
+    """What keeps a text from being read by a model, in words, or None."""
+    if not text.strip():
+        return "is empty"
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # JSON can spell it, and Python makes it of bytes of a command line that are not UTF-8
+        return "holds half of a surrogate pair, which is no text"
+    return None
 
 
 def _of_triplets(config: str, split: Split) -> list[GivenDocument]:
@@ -69,7 +84,7 @@ def _of_file(file: Path) -> list[GivenDocument]:
     for number, line in enumerate(lines, start=1):
         if line.strip():
             source = f"{file.name}:{number}"
-            found.append(GivenDocument(_text_of(line, f"{file}:{number}") if in_rows else line.rstrip("\r"), source))
+            found.append(GivenDocument(_text_of(line, f"{file}:{number}") if in_rows else line, source))
     if not found:
         raise UserError(f"documents: {file} has no document: it is empty")
     return found
@@ -78,10 +93,12 @@ def _of_file(file: Path) -> list[GivenDocument]:
 def _text_of(line: str, where: str) -> str:
     try:
         row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise UserError(f"documents: {where} is no JSON ({error.msg}): mend the line") from None
+    except (ValueError, RecursionError) as error:  # numbers may be too long, and lists too deep
+        raise UserError(f"documents: {where} is no JSON ({str(error).partition(':')[0]}): mend the line") from None
     fields = row if isinstance(row, dict) else {}
     text = next((fields[name] for name in FIELDS if name in fields), None)
     if not isinstance(text, str) or not text.strip():
-        raise UserError(f"documents: {where} has no text under {', '.join(FIELDS[:-1])} or {FIELDS[-1]}")
+        raise UserError(f"documents: {where} has no text under {', '.join(FIELDS[:-1])} or {FIELDS[-1]}: mend the line")
+    if fault := text_fault(text):
+        raise UserError(f"documents: {where} {fault}: mend the line")
     return text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -10,16 +11,20 @@ from typing import TYPE_CHECKING, Literal
 
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 
-from cli.document_files import GivenDocument, read_documents
+from cli.document_files import GivenDocument, read_documents, text_fault
 from cli.extractors import extractor_of
 from cli.light_verbs import carry_out
 from cli.terminal import progress
+from cli.trained_autoencoders import trained_autoencoder
 from run_store import UserError
 
 if TYPE_CHECKING:
     from explanations import Difference, Explanation
     from exports import Trained
     from lightning_modules.sparse_autoencoding import SparseAutoencoding
+
+
+WANTED = "train an autoencoder on the states behind its last layer, and name that run"
 
 
 def explain(
@@ -79,13 +84,13 @@ def explain(
     given = read_documents(documents or [], document or [], triplets, split)
     clamps = _clamps(clamp or [])
     _check_versus(versus, len(given))
-    if not query.strip():
-        raise UserError("query is empty: say what is looked for")
+    if fault := text_fault(query):
+        raise UserError(f"query {fault}: say what is looked for")
     # imported here: help must not pay for torch
     from cli.quiet import quiet
 
     quiet()
-    trained, model = _loaded(run, folder, checkpoint, member)
+    trained, model = trained_autoencoder(run, folder, checkpoint, member, WANTED)
     prompts = (query_prompt, document_prompt)
     explanation, difference = _explained(
         trained, model, query, given, side, store, prompts, max_length, clamps, versus, (top, show, refit)
@@ -103,22 +108,6 @@ def explain(
         print("\n".join(lines_of(explanation, difference, width())))
         if out is not None:
             print(f"\nopen {out} in a browser")
-
-
-def _loaded(run: str, folder: str, checkpoint: str, member: str | None) -> tuple[Trained, SparseAutoencoding]:
-    from exports import find_trained, holds_encoder, load_trained, members_of
-
-    found = find_trained(run, folder, checkpoint if checkpoint != "best" else "last")
-    if holds_encoder(found):
-        raise UserError(
-            f"{run} trained a text encoder, which has no latents: train an autoencoder on the states behind its last "
-            "layer, and name that run"
-        )
-    names = members_of(found)
-    if member is None and len(names) > 1:
-        raise UserError(f"{run} trained several autoencoders: name one by --member, of {', '.join(map(str, names))}")
-    trained = find_trained(run, folder, checkpoint, "val/fvu", "min", member or names[0])
-    return trained, load_trained(trained)
 
 
 def _explained(
@@ -190,6 +179,8 @@ def _clamps(given: Sequence[str]) -> dict[int, float]:
         latent, _, value = each.partition("=")
         try:
             clamps[int(latent)] = float(value)
+            if not math.isfinite(clamps[int(latent)]):
+                raise ValueError(value)
         except ValueError:
             raise UserError(f"clamp: {each!r} is not LATENT=VALUE, such as 12=0") from None
     return clamps
@@ -205,8 +196,10 @@ def _check_versus(numbers: Sequence[int] | None, count: int) -> None:
 
 
 def _as_json(explanation: Explanation, difference: Difference | None) -> str:
+    from reports.page_parts import finite
+
     told = {**asdict(explanation), "versus": None if difference is None else asdict(difference)}
-    return json.dumps(told, ensure_ascii=False)
+    return json.dumps(finite(told), ensure_ascii=False, allow_nan=False)
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -10,6 +10,7 @@ from jsonargparse.typing import PositiveInt
 
 from cli.extractors import extractor_of
 from cli.light_verbs import carry_out
+from cli.trained_autoencoders import trained_autoencoder
 from cli.triplet_configs import triplets_of
 from run_store import UserError
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from datamodules.contrastive_triplets import TripletDataModule
     from explanations import StateReader
     from exports import Trained
+    from lightning_modules.sparse_autoencoding import SparseAutoencoding
 
 COLUMNS = {
     "index": "index",
@@ -68,11 +70,11 @@ def fidelity(
     quiet()
     from explanations import PooledReader, Retrieved, compare_indices
     from explanations import fidelity as measured
-    from exports import find_trained
     from lightning_modules.functional import Relevance
+    from reports.page_parts import finite
 
-    trained = find_trained(run, folder, checkpoint, member=member)
-    reader = _reader(trained, max_length)
+    wanted = "name the run of an autoencoder of its final token states"
+    reader = _reader(*trained_autoencoder(run, folder, checkpoint, member, wanted), max_length)
     data = _triplets(triplets, reader, cache)
     table, task = data.table(split), data.retrieval(split)
     pooled = PooledReader(reader)
@@ -90,7 +92,7 @@ def fidelity(
             retrieved, W_dec, [*(latents or (16, 32, 64, 128)), None], weighting or ["norm", "idf"]
         ),
     }
-    print(serial.dumps(figures) if json else as_text(figures))
+    print(serial.dumps(finite(figures), allow_nan=False) if json else as_text(figures))
 
 
 def as_text(figures: Mapping[str, Any]) -> str:
@@ -126,11 +128,9 @@ def _cell(name: str, value: Any) -> str:
     return f"{value:.0f}" if name == "bytes_per_document" else f"{value:.4f}"
 
 
-def _reader(trained: Trained, max_length: int | None) -> StateReader:
+def _reader(trained: Trained, model: SparseAutoencoding, max_length: int | None) -> StateReader:
     from explanations import StateReader, open_reader, single_state
-    from exports import load_trained
 
-    model = load_trained(trained)
     described = extractor_of(trained)
     if not described:
         raise UserError(

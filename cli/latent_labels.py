@@ -51,10 +51,10 @@ def labels_of(
     shapes = dict(model.only.shapes)
     try:
         opened = open_store(trained.record, store, shapes)
-    except UserError:
+    except UserError as error:
         if store is not None:
             raise
-        return labels_from_texts(texts, text_of), "these texts alone, since the run kept no activations"
+        return labels_from_texts(texts, text_of), f"these texts alone ({error})"
     made_of = {
         "checkpoint": trained.checkpoint.path.name,
         "member": trained.member,

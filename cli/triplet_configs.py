@@ -22,7 +22,7 @@ def triplets_of(config: str, cache: str | None = None) -> TripletDataModule:
     """
     from jsonargparse import ArgumentError, ArgumentParser
 
-    import cli.class_names  # noqa: F401  (so that a config may name classes without their packages)
+    from cli.messages import one_line  # which makes the names of classes known without their packages, too
     from datamodules.contrastive_triplets import TripletDataModule
 
     parser = ArgumentParser(exit_on_error=False)
@@ -31,5 +31,8 @@ def triplets_of(config: str, cache: str | None = None) -> TripletDataModule:
         parsed = parser.parse_args([f"--data={config}", *([] if cache is None else [f"--data.cache={cache}"])])
         data: TripletDataModule = parser.instantiate(parsed).data
     except ArgumentError as error:
-        raise UserError(f"triplets {config}: {' '.join(str(error).split())[:300]}") from error
+        raise UserError(
+            f"triplets {config}: {one_line(error, [config])}: mend the file, or name one such as "
+            "configs/triplets/standard_library.yaml"
+        ) from error
     return data

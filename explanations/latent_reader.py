@@ -16,6 +16,7 @@ from backbones import Chunk, Extractor, JointExtractor, RowExtractor, TextEncode
 from backbones.chunks import cut
 from datamodules.triplets import TokenisedTexts, Tokeniser
 from explanations.hook_point import hook_point_that_is_pooled
+from explanations.pooled_latents import added_up
 from explanations.text_latents import TextLatents, decoded
 from lightning_modules.autoencoders import Wiring
 from lightning_modules.functional import Fired, pooling_weights
@@ -34,6 +35,7 @@ class _Read(NamedTuple):
     weights: Tensor
     """[t]."""
     codes: Fired
+    """`rows` counts the t tokens, or the c texts where no token is kept."""
     bias: Tensor
     """[c, d] pooled."""
     error: Tensor
@@ -99,31 +101,37 @@ class LatentReader:
         self._extractor.load()
 
     @torch.no_grad()
-    def read(self, texts: Sequence[str], prompt: str = "") -> dict[str, TextLatents]:
+    def read(self, texts: Sequence[str], prompt: str = "", by_token: bool = True) -> dict[str, TextLatents]:
         """What is in the texts, by hook point.
 
         Args:
             texts: n of them.
             prompt: what the model wants in front of each; its tokens count as the text's.
+            by_token: whether what fires on each token is kept; else only what that pools to, which of many texts is far
+                less.
 
         Raises:
-            UserError: as `load`, or a hook point is not where its model pools.
+            UserError: as `load`, a text has no tokens, or a hook point is not where its model pools.
         """
         if not hasattr(self, "_tokeniser"):
             self.load()
         pieces = self._tokeniser([prompt + text for text in texts])
+        if bare := [text for text, piece in zip(texts, pieces, strict=True) if not len(piece.ids)]:
+            raise UserError(
+                f"the tokenizer of {self._last.model!r} makes no tokens of the text {bare[0][:80]!r}: take it out"
+            )
         tokens = torch.cat([torch.from_numpy(piece.ids) for piece in pieces]).long()
         lengths = torch.tensor([len(piece.ids) for piece in pieces], dtype=torch.int64)
         truncated = torch.tensor([piece.is_truncated for piece in pieces])
-        chunks = cut([TokenisedTexts(tokens, lengths)], [TOKENS_AT_ONCE])
-        parts = [self._read_chunk(chunk) for chunk in chunks]
-        starts = lengths.cumsum(0) - lengths
+        tokenised = TokenisedTexts(tokens, lengths)
+        chunks = cut([tokenised], [TOKENS_AT_ONCE])
+        parts = [self._read_chunk(chunk, by_token) for chunk in chunks]
         return {
-            name: self._joined(name, tokens, lengths, truncated, chunks, [part[name] for part in parts], starts)
+            name: self._joined(name, tokenised, truncated, chunks, [part[name] for part in parts], by_token)
             for name in self.encoders
         }
 
-    def _read_chunk(self, chunk: Chunk) -> dict[str, _Read]:
+    def _read_chunk(self, chunk: Chunk, by_token: bool) -> dict[str, _Read]:
         (padded,) = chunk.texts
         real = padded.real
         states = self._extractor.states(padded.tokens, real.sum(dim=1))
@@ -155,20 +163,22 @@ class LatentReader:
             # codes are pooled first, so that what is decoded are c vectors
             weighed = Fired(text[fired.rows], fired.latents, values * weights[fired.rows])
             error = pooled - bias - decoded(weighed, len(real), self._W[name])
-            read[name] = _Read(weights, Fired(fired.rows, fired.latents, values), bias, error)
+            kept = Fired(fired.rows, fired.latents, values) if by_token else added_up(weighed, len(self._W[name]))
+            read[name] = _Read(weights, kept, bias, error)
         return read
 
     def _joined(
         self,
         name: str,
-        tokens: Tensor,
-        lengths: Tensor,
+        texts: TokenisedTexts,
         truncated: Tensor,
         chunks: Sequence[Chunk],
         parts: Sequence[_Read],
-        starts: Tensor,
+        by_token: bool,
     ) -> TextLatents:
         """The chunks' parts in the order of the texts."""
+        tokens, lengths = texts
+        starts = lengths.cumsum(0) - lengths
         weights = torch.zeros(len(tokens), dtype=torch.float64)
         bias, error = (torch.zeros(len(lengths), self._W[name].shape[1], dtype=torch.float64) for _ in range(2))
         rows = []
@@ -178,14 +188,15 @@ class LatentReader:
             numbers = starts[chunk.places][text] + within
             weights[numbers] = part.weights
             bias[chunk.places], error[chunk.places] = part.bias, part.error
-            rows.append(numbers[part.codes.rows])
+            rows.append((numbers if by_token else chunk.places)[part.codes.rows])
         order = torch.cat(rows).sort(stable=True)
         latents, values = (
             torch.cat([getattr(part.codes, column) for part in parts])[order.indices]
             for column in ("latents", "values")
         )
         codes = Fired(order.values, latents.long(), values)
-        return TextLatents(self._W[name], tokens, lengths, truncated, weights, codes, bias, error)
+        of_tokens, of_texts = (codes, None) if by_token else (Fired(*(column[:0] for column in codes)), codes)
+        return TextLatents(self._W[name], tokens, lengths, truncated, weights, of_tokens, bias, error, of_texts)
 
     def _check_pooling(self, chunk: Chunk, states: Mapping[str, Tensor]) -> None:
         """Raises:

@@ -164,7 +164,7 @@ def _retrieval(
     base, tuned = reader.hook_points
 
     def both(texts: Sequence[str], column: str) -> BothRead:
-        read = reader.read(texts, triplets.prompts.get(column, ""))
+        read = reader.read(texts, triplets.prompts.get(column, ""), by_token=False)
         return BothRead(read[base], read[tuned])
 
     queries, documents = both(task.queries, "anchor"), both(task.documents, "positive")

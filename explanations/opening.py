@@ -18,7 +18,8 @@ def open_reader(member: Trainee, described: Mapping[str, Any], max_length: int |
     """A reader for all the embedding models that an autoencoder has a side for. Nothing is loaded yet.
 
     A side is told by its hook point: the last one of each model that the autoencoder reconstructs. Pooling, limit and
-    normalisation are what sentence-transformers has saved with the model.
+    normalisation are what sentence-transformers has saved with the model; a base that says no pooling has that of the
+    last model, which began from it with that one.
 
     Args:
         member: the autoencoder, in evaluation.
@@ -48,6 +49,10 @@ def open_reader(member: Trainee, described: Mapping[str, Any], max_length: int |
         name: TextEncoder(settings["model"], settings.get("revision"), max_length=max_length, precision="float32")
         for name, settings in sides.items()
     }
+    *others, newest = encoders.values()
+    for other in others:
+        if not other.says_pooling:
+            other.wanted_pooling = newest.pooling
     return LatentReader(member, extractor, encoders)
 
 

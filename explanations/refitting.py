@@ -28,9 +28,9 @@ def refitted(texts: TextLatents, most: int) -> TextLatents:
     x = texts.pooled
     norms = torch.linalg.vector_norm(texts.W, dim=1)
     rows, latents, values = [], [], []
-    for text in range(len(texts.lengths)):
-        mine = texts.codes.rows == text
-        found, codes = texts.codes.latents[mine], texts.codes.values[mine]
+    counts = torch.bincount(texts.codes.rows, minlength=len(texts.lengths)).tolist()
+    of_each = (torch.split(column, counts) for column in (texts.codes.latents, texts.codes.values))
+    for text, (found, codes) in enumerate(zip(*of_each, strict=True)):
         kept = (codes * norms[found]).abs().topk(min(most, len(codes))).indices.sort().values
         found, codes = found[kept], codes[kept]
         signs = codes.sign()
@@ -41,7 +41,7 @@ def refitted(texts: TextLatents, most: int) -> TextLatents:
         values.append(fitted[fires])
     codes_of_all = Fired(torch.cat(rows), torch.cat(latents), torch.cat(values))
     error = x - texts.bias - decoded(codes_of_all, len(texts.lengths), texts.W)
-    return replace(texts, error=error, refit=codes_of_all)
+    return replace(texts, error=error, pooled_codes=codes_of_all)
 
 
 def non_negative(W: Tensor, target: Tensor, start: Tensor) -> Tensor:
@@ -52,9 +52,9 @@ def non_negative(W: Tensor, target: Tensor, start: Tensor) -> Tensor:
         target: [d].
         start: [m] ≥ 0.
     """
-    gram, wanted = W @ W.T, W @ target
     if not len(start):
         return start
+    gram, wanted = W @ W.T, W @ target
     step = 1 / gram.abs().sum(dim=1).max().clamp_min(1e-30)  # no longer than 1 / the largest eigenvalue
     best, ahead, momentum = start, start, 1.0
     for _ in range(STEPS):

@@ -29,7 +29,7 @@ class TextLatents:
         token_codes: g_ti where it is not 0; `rows` counts the t tokens.
         bias: [n, d] b, pooled.
         error: [n, d] e, pooled: the exact remainder.
-        refit: pooled codes in place of those of the encoder; None keeps these.
+        pooled_codes: in place of those that the token codes add up to; None takes these.
     """
 
     W: Tensor
@@ -40,7 +40,7 @@ class TextLatents:
     token_codes: Fired
     bias: Tensor
     error: Tensor
-    refit: Fired | None = None
+    pooled_codes: Fired | None = None
 
     @property
     def text_of_token(self) -> Tensor:
@@ -52,8 +52,8 @@ class TextLatents:
         """Pooled codes g where a latent fires on any token with weight; `rows` counts the n texts, and within a text
         latents ascend.
         """
-        if self.refit is not None:
-            return self.refit
+        if self.pooled_codes is not None:
+            return self.pooled_codes
         rows, latents, values = self.token_codes
         weighed = values * self.weights[rows]
         keys, where = torch.unique(self.text_of_token[rows] * len(self.W) + latents, return_inverse=True)

@@ -179,8 +179,9 @@ def told(
     of_base = None if base is None else _ranks(list(base[1]))
     documents = []
     mentioned: set[int] = set(clamps)
-    for place in ranking.order:
-        if place not in set(shown):
+    explained, order = set(shown), ranking.order
+    for place in order:
+        if place not in explained:
             continue
         shared, parts, others, pairs = _parts(ranking, place, top)
         latents = {part.latent for part in [*shared, *parts]} | {
@@ -208,8 +209,8 @@ def told(
         )
     rest = [
         Ranked(place + 1, given[place][1], ranks[place], float(ranking.terms.cosine[place]))
-        for place in ranking.order
-        if place not in set(shown)
+        for place in order
+        if place not in explained
     ]
     return Explanation(
         query=query,

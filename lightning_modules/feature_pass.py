@@ -62,7 +62,8 @@ def feature_pass(
     """
     device = member.tokens_seen.device
     collector = FeatureCollector(member.autoencoder.d_sae, keeping, device=device)
-    metrics = [ReconstructionScores(width).to(device) for width in member.pair.outputs]
+    # one rank may read for all of them: the others would never come to where ranks add up
+    metrics = [ReconstructionScores(width, over_ranks=False).to(device) for width in member.pair.outputs]
     order = RowRanges(ranges)
     for batch in batches(store, hook_points, order, collector.keeping.neighbours, batch_rows):
         activations = [part.to(device) for part in batch.activations]

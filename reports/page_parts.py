@@ -13,6 +13,10 @@ from datetime import datetime, timezone
 from importlib.resources import files
 from typing import Any
 
+SHARED = "reports.page"
+SHARED_STYLES = ("base.css", "frame.css")
+SHARED_SCRIPTS = ("dom.js", "theme.js")
+
 
 def when() -> str:
     """The moment at which a page is written, in words."""
@@ -24,17 +28,17 @@ def as_json(value: Any) -> str:
     try:
         text = json.dumps(value, allow_nan=False, separators=(",", ":"))
     except ValueError:  # rare, and looking for them first would take far longer than all else
-        text = json.dumps(_finite(value), allow_nan=False, separators=(",", ":"))
+        text = json.dumps(finite(value), allow_nan=False, separators=(",", ":"))
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
-def _finite(value: Any) -> Any:
-    """The value with None for numbers that JSON does not have."""
+def finite(value: Any) -> Any:
+    """Plain values with None for numbers that JSON does not have."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {key: _finite(inner) for key, inner in value.items()}
-    return [_finite(inner) for inner in value] if isinstance(value, list | tuple) else value
+        return {key: finite(inner) for key, inner in value.items()}
+    return [finite(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def policy(style: str, script: str, *more: str) -> str:
@@ -70,3 +74,16 @@ def parts(room: str, names: Sequence[str]) -> str:
     """
     package, _, folder = room.rpartition(".")
     return "\n".join((files(package) / folder / name).read_text(encoding="utf-8") for name in names)
+
+
+def style_and_script(room: str, styles: Sequence[str], scripts: Sequence[str]) -> tuple[str, str]:
+    """All of a page's style and script: what pages share, and behind it what is its own.
+
+    Args:
+        room: a folder of a package, with dots.
+        styles: names of the files in it.
+        scripts: likewise, in the order in which they are run.
+    """
+    style = "\n".join((parts(SHARED, SHARED_STYLES), parts(room, styles)))
+    script = "\n".join((parts(SHARED, SHARED_SCRIPTS), parts(room, scripts)))
+    return style, script

@@ -28,9 +28,11 @@ def atomic_file(target: str | os.PathLike[str]) -> Iterator[Path]:
     fails. The rename is flushed too: after a power cut the folder holds either the old file or the whole new one.
 
     Raises:
-        UserError: the folder cannot be written to, or its disk is full.
+        UserError: the folder cannot be written to, or its disk is full, or `target` is a folder.
     """
     target = Path(target)
+    if os.path.isdir(target):
+        raise UserError(f"{target} is a folder: name a file in it")
     temporary = target.with_name(f"{target.name}.{os.getpid()}.partial")
     mode = _mode_of_a_new_file(temporary, target)
     try:

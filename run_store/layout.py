@@ -3,6 +3,7 @@
 ROOT/NAME/spec-XXXXXXXX_exec-XXXXXXXX/v1/    one run: a variant of what it trains and how
     metadata.json    the record of the run
     labels.json      tags and a note that a person gave it
+    config.N.yaml    the settings of its attempt N
     events.jsonl     its history
     run.lock         held while a process works on it
     checkpoints/     see run_store/checkpoints.py
@@ -26,6 +27,7 @@ IDENTITY_FOLDER = re.compile(r"spec-[0-9a-f]{8}_exec-[0-9a-f]{8}")
 VARIANT_FOLDER = re.compile(r"v([1-9][0-9]*)")
 
 LONGEST_NAME = 100
+_CONFIG = re.compile(r"config\.([1-9][0-9]*)\.yaml")
 _SEPARATORS_AND_WILDCARDS = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f]')
 # Windows takes these for devices, whatever follows the first dot.
 _DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt") for i in range(10))}
@@ -74,6 +76,13 @@ def variant_folders(folder: str | os.PathLike[str]) -> list[Path]:
     except (FileNotFoundError, NotADirectoryError):
         return []
     return sorted(inner, key=lambda path: variant_number(path) or 0)
+
+
+def newest_config(run: str | os.PathLike[str]) -> Path | None:
+    """The settings of a run's newest attempt; None where there are none."""
+    there = Path(run).glob("config.*.yaml")
+    numbered = [(int(found[1]), path) for path in there if (found := _CONFIG.fullmatch(path.name))]
+    return max(numbered)[1] if numbered else None
 
 
 def _problem(name: str) -> str | None:

@@ -8,6 +8,7 @@ from jsonargparse.typing import NonNegativeInt
 
 from cli.run_verbs.settings import ROOT
 from run_store import UserError
+from run_store.layout import newest_config
 from run_store.listing import status_now
 from run_store.locks import is_held
 from run_store.pausing import request_pause, withdraw_pause
@@ -47,12 +48,12 @@ def resume(run: str, folder: str = ROOT) -> int:
         folder: The folder of all runs.
     """
     found = find_run(folder, run)
-    configs = sorted(found.folder.glob("config.*.yaml"), key=lambda path: int(path.suffixes[0][1:]))
-    if not configs:
+    config = newest_config(found.folder)
+    if config is None:
         raise UserError(
             f"the run {found.folder} has no config.1.yaml: resume it with the config that it was begun with"
         )
     # imported here: the other verbs must not pay for torch
     from cli.lightning_cli import run as fit
 
-    return fit(["fit", "--config", str(configs[-1]), "--resume", str(found.folder)])
+    return fit(["fit", "--config", str(config), "--resume", str(found.folder)])

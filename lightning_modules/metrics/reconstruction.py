@@ -24,6 +24,7 @@ class ReconstructionScores(Metric):
 
     Args:
         d: width of a row.
+        over_ranks: whether every rank asks, for scores of all their rows; else a rank's scores are its own.
     """
 
     full_state_update = False
@@ -38,8 +39,8 @@ class ReconstructionScores(Metric):
     products: Tensor
     cosines: Tensor
 
-    def __init__(self, d: int) -> None:
-        super().__init__()
+    def __init__(self, d: int, over_ranks: bool = True) -> None:
+        super().__init__(sync_on_compute=over_ranks)
         self.add_state("rows", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
         self.add_state("total", torch.zeros(d, dtype=torch.float64), dist_reduce_fx="sum")
         for name in ("squares", "error", "error_without_latents", "reconstructed_squares", "products", "cosines"):

@@ -12,16 +12,13 @@ from lightning_modules.metrics import DENSE_ABOVE
 from reports.dashboard.data import file_of, index_of, tokens_of
 from reports.dashboard.overview import overview
 from reports.dashboard.subject import Subject
-from reports.page_parts import as_json, parts, policy, source_of, when
+from reports.page_parts import as_json, parts, policy, source_of, style_and_script, when
 from run_store import UserError, atomic_file
 
 PAGE = "index.html"
 DATA = "data"
-SHARED = "reports.page"
 OWN = "reports.dashboard.page"
-SHARED_STYLES = ("base.css", "frame.css")
 STYLES = ("dashboard.css", "latent.css", "narrow.css")
-SHARED_SCRIPTS = ("dom.js", "theme.js")
 # in the order in which they are run
 SCRIPTS = ("data.js", "contexts.js", "charts.js", "latent.js", "search.js", "latents.js", "map.js", "app.js")
 
@@ -69,8 +66,7 @@ def file_name(number: int) -> str:
 
 def page_of(subject: Subject, index: dict[str, Any]) -> str:
     """index.html."""
-    style = "\n".join((parts(SHARED, SHARED_STYLES), parts(OWN, STYLES)))
-    script = "\n".join((parts(SHARED, SHARED_SCRIPTS), parts(OWN, SCRIPTS)))
+    style, script = style_and_script(OWN, STYLES, SCRIPTS)
     allowed = policy(style, script, f"script-src {source_of(script)} 'self' file:", "trusted-types data-files")
     return Template(parts(OWN, ["page.html"])).substitute(
         policy=allowed,

@@ -16,13 +16,11 @@ from lightning_modules.functional import BootstrapInterval
 from reports.dashboard.contexts import Context, contexts
 from reports.difference.subject import Subject
 from reports.difference.words import gain_in_words, title_of
-from reports.page_parts import as_json, parts, policy, when
+from reports.page_parts import as_json, parts, policy, style_and_script, when
 from run_store import atomic_file
 
-SHARED = "reports.page"
 OWN = "reports.difference.page"
-SHARED_STYLES, STYLES = ("base.css", "frame.css"), ("difference.css", "narrow.css")
-SHARED_SCRIPTS = ("dom.js", "theme.js")
+STYLES = ("difference.css", "narrow.css")
 # in the order in which they are run
 SCRIPTS = ("data.js", "shares.js", "scatter.js", "latents.js", "app.js")
 SHOWN, CONTEXTS = 30, 5
@@ -42,8 +40,7 @@ def write_page(subject: Subject, path: str | os.PathLike[str]) -> None:
 
 def page_of(subject: Subject) -> str:
     """The whole page."""
-    style = "\n".join((parts(SHARED, SHARED_STYLES), parts(OWN, STYLES)))
-    script = "\n".join((parts(SHARED, SHARED_SCRIPTS), parts(OWN, SCRIPTS)))
+    style, script = style_and_script(OWN, STYLES, SCRIPTS)
     return Template(parts(OWN, ["page.html"])).substitute(
         policy=policy(style, script),
         style=style,

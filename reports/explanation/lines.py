@@ -9,6 +9,7 @@ from reports.text_columns import cut, table, visible
 
 TOKENS_TOLD = 4
 MARGIN = "   "
+CUT = "(cut where the model stops reading)"
 
 
 def lines_of(explanation: Explanation, difference: Difference | None, width: int) -> Iterator[str]:
@@ -20,6 +21,8 @@ def lines_of(explanation: Explanation, difference: Difference | None, width: int
         width: cells in a line.
     """
     yield f"query: {visible(explanation.query)}"
+    if explanation.read.truncated:
+        yield CUT
     yield f"model: {explanation.side}"
     if codes := explanation.about.get("Codes"):
         yield f"codes: {codes}"
@@ -71,7 +74,7 @@ def _document(explanation: Explanation, document: Document, width: int) -> Itera
     yield f"{document.rank}. #{document.number} {visible(document.source)}, cosine {document.cosine:.3f}"
     yield MARGIN + cut(visible(" ".join(document.given.split())), width - len(MARGIN))
     if document.text.truncated:
-        yield f"{MARGIN}(cut where the model stops reading)"
+        yield MARGIN + CUT
     residual = f"bias {document.bias:+.3f}, error {document.error:+.3f}"
     yield f"{MARGIN}diagonal {document.diagonal:+.3f}, cross {document.cross:+.3f}, {residual}"
     if document.shared:
@@ -125,9 +128,9 @@ def _named(explanation: Explanation, latent: int) -> str:
 
 def _tokens(text: Text, latent: int) -> str:
     """The tokens on which a latent fires most, each once."""
-    different = dict.fromkeys(visible(text.tokens[place]).strip() for place, _ in text.fires.get(latent, []))
-    told = [token for token in different if token][:TOKENS_TOLD]
-    return " · ".join(told) + (" …" if len(different) > TOKENS_TOLD else "")
+    fires = (visible(text.tokens[place]).strip() for place, _ in text.fires.get(latent, []))
+    different = list(dict.fromkeys(token for token in fires if token))
+    return " · ".join(different[:TOKENS_TOLD]) + (" …" if len(different) > TOKENS_TOLD else "")
 
 
 def _share(term: float, cosine: float) -> str:

@@ -8,14 +8,11 @@ from pathlib import Path
 from string import Template
 
 from explanations import Difference, Explanation
-from reports.page_parts import as_json, parts, policy, when
+from reports.page_parts import as_json, parts, policy, style_and_script, when
 from run_store import atomic_file
 
-SHARED = "reports.page"
 OWN = "reports.explanation.page"
-SHARED_STYLES = ("base.css", "frame.css")
 STYLES = ("explanation.css", "narrow.css")
-SHARED_SCRIPTS = ("dom.js", "theme.js")
 # in the order in which they are run
 SCRIPTS = ("words.js", "texts.js", "documents.js", "versus.js", "app.js")
 
@@ -37,8 +34,7 @@ def write_page(explanation: Explanation, difference: Difference | None, path: Pa
 
 def page_of(explanation: Explanation, difference: Difference | None = None) -> str:
     """The whole page."""
-    style = "\n".join((parts(SHARED, SHARED_STYLES), parts(OWN, STYLES)))
-    script = "\n".join((parts(SHARED, SHARED_SCRIPTS), parts(OWN, SCRIPTS)))
+    style, script = style_and_script(OWN, STYLES, SCRIPTS)
     versus = None if difference is None else [difference.first, difference.second]
     return Template(parts(OWN, ["page.html"])).substitute(
         policy=policy(style, script),

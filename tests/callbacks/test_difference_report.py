@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 
 import pytest
 import torch
@@ -15,7 +16,9 @@ from lightning_modules.autoencoders import BatchTopK
 from lightning_modules.sparse_autoencoding import SparseAutoencoding
 from run_store import UserError
 from tests.callbacks.small_models import trainer
+from tests.distributed.ranks import ddp, on_ranks
 from tests.explanations.diffing import SIDES, activations, both_models, crosscoder, triplets
+from tests.lightning_modules.test_sharding import latent_parallel
 
 
 def fit(folder, data, model, *callbacks, **settings):
@@ -68,6 +71,33 @@ def test_nothing_about_the_training_changes(made, tmp_path):
     for name, value in alone.state_dict().items():
         assert torch.equal(value, watched.state_dict()[name]), name
     assert watched.training == alone.training
+
+
+@pytest.mark.slow
+def test_of_several_ranks_the_first_one_reports(made, tmp_path):
+    folder, data = made
+    data.prepare_data()
+
+    def reported(rank):
+        fit(tmp_path, data, crosscoder(), DifferenceReport(triplets(folder)), strategy=ddp(), devices=2)
+        return (tmp_path / "difference.html").is_file()
+
+    assert True in on_ranks(reported, timeout=60)
+
+
+@pytest.mark.slow
+def test_of_ranks_that_share_the_latents_none_waits_for_the_others(made, tmp_path):
+    folder, data = made
+    data.prepare_data()
+
+    def warned(rank):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            fit(tmp_path, data, crosscoder(), DifferenceReport(triplets(folder)), **latent_parallel(1, 2))
+        return [str(one.message) for one in caught if "difference.html" in str(one.message)]
+
+    told, _ = on_ranks(warned, timeout=60)
+    assert "LatentParallel has them in parts" in told[0]
 
 
 def test_whatever_fails_is_one_sentence_and_the_training_is_complete(made, tmp_path, capsys):

@@ -89,6 +89,13 @@ def test_a_model_that_is_not_moved_has_a_drift_of_zero(dictionary, embedder, tmp
     assert first["forgetting/cosine"] == pytest.approx(1)
 
 
+def test_a_text_without_tokens_is_not_taken_for_a_forgotten_one(dictionary, embedder, tmp_path):
+    (first, _), _ = fitted(tmp_path, embedder(lr=0.0), ForgettingAlarm(dictionary, Texts(["", "ab", ""])))
+    assert first["forgetting/cosine"] == pytest.approx(1)
+    with pytest.raises(UserError, match="the corpus of callback ForgettingAlarm has no text"):
+        fitted(tmp_path, embedder(), ForgettingAlarm(dictionary, Texts([""])))
+
+
 def test_figures_are_those_of_the_texts_read_one_by_one(dictionary, embedder, tmp_path):
     alarm = ForgettingAlarm(dictionary, Texts(), count=4, column="anchor")
     sae = load_autoencoder(dictionary)
@@ -229,7 +236,7 @@ def test_what_cannot_be_watched_is_refused(dictionary, embedder, products, tmp_p
         fitted(tmp_path, (SparseAutoencoding(TopK(48, 4)), data), ForgettingAlarm(dictionary, Texts()))
     with pytest.raises(UserError, match="nowhere"):
         fitted(tmp_path, embedder(), ForgettingAlarm("nowhere", Texts(), folder=str(tmp_path)))
-    with pytest.raises(UserError, match="corpus of callback ForgettingAlarm has no document"):
+    with pytest.raises(UserError, match="corpus of callback ForgettingAlarm has no text"):
         fitted(tmp_path, embedder(), ForgettingAlarm(dictionary, Texts([])))
 
 

@@ -1,9 +1,11 @@
 import json
+import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
-from backbones import TextEncoder
+from backbones import ConcatenatedEncoder, TextEncoder
 from callbacks import LatentGuide
 from datamodules.contrastive_triplets import TripletDataModule
 from datamodules.triplets import HardNegatives, TripletColumns, TripletFiles
@@ -42,15 +44,18 @@ def parts(products, tmp_path):
 
 
 class Asked:
-    """Takes down what the guide has said."""
+    """Takes down what the guide has said, and whether it drew random numbers."""
 
     def __init__(self, data):
         self.sets = []
+        self.drew = False
         guide_with = data.guide_with
 
         def listening(latents_of):
             def told(texts):
+                before = torch.get_rng_state()
                 self.sets.append(latents_of(texts))
+                self.drew |= not torch.equal(before, torch.get_rng_state())
                 return self.sets[-1]
 
             guide_with(told)
@@ -81,6 +86,27 @@ def test_negatives_are_those_that_the_bases_latents_allow_in_every_epoch(diction
     assert torch.allclose(first.values, expected.values, atol=1e-5)
 
 
+def test_a_second_training_of_the_same_model_is_guided_by_the_base_too(dictionary, parts, tmp_path):
+    model, data = parts(HardNegatives(2, 0, 20, max_share=1.0, most_overlap=0.9))
+    asked = Asked(data)
+    for _ in range(2):
+        trainer(tmp_path, LatentGuide(dictionary, latents=5), max_epochs=1).fit(model, data)
+    first, second = asked.sets
+    assert all(torch.equal(*pair) for pair in zip(first[:2], second[:2], strict=True))
+
+
+def test_weights_that_the_bases_file_leaves_out_are_drawn_without_a_trace(dictionary, parts, products, tmp_path):
+    bare = shutil.copytree(products / "bert", tmp_path / "bare")
+    weights = {name: value for name, value in load_file(bare / "model.safetensors").items() if "pooler" not in name}
+    save_file(weights, bare / "model.safetensors", {"format": "pt"})
+    model, data = parts(HardNegatives(2, 0, 20, max_share=1.0, most_overlap=0.9))
+    model.encoder.model = str(bare)
+    asked = Asked(data)
+    trainer(tmp_path, LatentGuide(dictionary, latents=5), max_epochs=1).fit(model, data)
+    assert asked.sets
+    assert not asked.drew
+
+
 def test_the_sets_of_a_text_hold_its_heaviest_latents_by_rarity():
     codes = torch.tensor([[1.0, 2.0, 0.0, 4.0], [1.0, 0.0, 3.0, 0.0], [1.0, 1.0, 0.0, 0.0]])
     rows, latents = codes.nonzero(as_tuple=True)
@@ -97,6 +123,10 @@ def test_what_cannot_be_guided_is_refused(dictionary, parts, products, tmp_path)
     data = activations(str(products / "gpt2"), products / "store", ["residual.1"])
     with pytest.raises(UserError, match="not a SparseAutoencoding on a ActivationDataModule"):
         trainer(tmp_path, LatentGuide(dictionary)).fit(SparseAutoencoding(TopK(48, 4)), data)
+    model, data = parts(HardNegatives(1, 0, 5, most_overlap=0.5))
+    several = ContrastiveEmbedding(ConcatenatedEncoder([model.encoder, model.encoder]))
+    with pytest.raises(UserError, match="encoder ConcatenatedEncoder is made of several: leave the callback out"):
+        trainer(tmp_path, LatentGuide(dictionary)).fit(several, data)
     guide = LatentGuide("nowhere", folder=str(tmp_path))
     with pytest.raises(UserError, match="nowhere"):
         trainer(tmp_path, guide).fit(*parts(HardNegatives(1, 0, 5, most_overlap=0.5)))

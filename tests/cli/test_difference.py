@@ -133,12 +133,29 @@ def test_a_second_fit_is_skipped_and_one_of_a_newer_encoder_is_another_run(job, 
     assert list(job.glob("runs/diff/spec-*/v*")) == [run]
 
 
+def test_of_a_sweep_one_member_is_told(job, capsys):
+    settings = yaml.safe_load((job / "diff.yaml").read_text())
+    settings["run"]["name"] = "sweep"
+    crosscoder = settings["model"]["init_args"].pop("autoencoder")
+    crosscoders = {name: {"autoencoder": crosscoder} for name in ("few", "many")}
+    settings["model"]["init_args"] |= {"autoencoder": crosscoder, "members": crosscoders}
+    (job / "sweep.yaml").write_text(yaml.safe_dump(settings))
+    assert main(["fit", "--config", str(job / "sweep.yaml")]) == 0
+    asked = ["diff", "--run", "sweep", "--folder", str(job / "runs")]
+    assert main(asked) == 2
+    assert "name one by --member, of few, many" in capsys.readouterr().err
+    assert main([*asked, "--member", "few"]) == 0
+    assert "what fine-tuning changed:" in capsys.readouterr().out
+    (page,) = job.glob("runs/sweep/spec-*/v*/difference-few.html")
+    assert "told by the latents of the crosscoder sweep few" in page.read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
         (["--run", "tiny"], "tiny trained a text encoder: name the run of a crosscoder"),
         (["--run", "nobody"], "there is no run nobody"),
-        (["--run", "diff", "--triplets", "nowhere.yaml"], "nowhere.yaml cannot be read"),
+        (["--run", "diff", "--triplets", "nowhere.yaml"], "triplets nowhere.yaml: data: there is no file nowhere.yaml"),
     ],
 )
 def test_what_cannot_be_made_is_one_sentence(job, tmp_path, capsys, asked, message):

@@ -88,6 +88,15 @@ def test_a_run_and_triplets_give_two_tables(job, capsys):
     assert "latents, norm" not in page
     assert (job / "other").is_dir()
 
+    # one document: nothing can be lost or recovered
+    rows = [{"anchor": f"gives {i}", "positive": "def f(): 1"} for i in range(30)]
+    (job / "one.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (job / "one.yaml").write_text((job / "triplets.yaml").read_text().replace("rows.jsonl", "one.jsonl"))
+    single = [*asked[:4], "--triplets", str(job / "one.yaml"), "--latents", "2", "--json"]
+    assert main(["fidelity", *single]) == 0
+    figures = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert (figures["documents"], figures["ndcg@10_recovered"]) == (1, None)
+
     def refused(*arguments):
         assert main(["fidelity", *arguments]) == 2
         (line,) = capsys.readouterr().err.splitlines()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 
@@ -46,6 +48,15 @@ def embeddings(model, texts, max_length):
         hidden = encoder.backbone(input_ids=ids).last_hidden_state
         rows.append(pooled(hidden, torch.ones_like(ids, dtype=torch.bool), encoder.pooling))
     return torch.cat(rows).double().detach()
+
+
+def test_a_text_without_tokens_is_refused_by_name(tmp_path):
+    model = save_embedder(tmp_path)
+    file = tmp_path / "tokenizer.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "post_processor": None}))
+    reader = open_reader(autoencoding(TopK(24, k=4)).only, {"model": model})
+    with pytest.raises(UserError, match="makes no tokens of the text ' ': take it out"):
+        reader.read(["open", " "])
 
 
 @pytest.mark.parametrize(
@@ -159,3 +170,30 @@ def test_what_passes_by_the_latents_is_bias(embedder):
     model = autoencoding(TopK(24, k=4, wiring=Transcoder(skip=True)), ("encoder.layer.1:input", LAST))
     read = open_reader(model.only, {"model": embedder}).read(TEXTS)[LAST]
     torch.testing.assert_close(read.pooled, embeddings(embedder, TEXTS, 16), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls", "weightedmean"])
+def test_without_tokens_the_same_texts_are_told(tmp_path, pooling):
+    model = save_embedder(tmp_path, pooling=pooling)
+    reader = open_reader(autoencoding(AbsTopK(24, k=4), normalization=LayerNormalization()).only, {"model": model})
+    whole, short = (reader.read(TEXTS, "of ", by_token=by_token)[LAST] for by_token in (True, False))
+    assert torch.equal(whole.codes.rows, short.codes.rows)
+    assert torch.equal(whole.codes.latents, short.codes.latents)
+    torch.testing.assert_close(whole.codes.values, short.codes.values)
+    torch.testing.assert_close(whole.pooled, short.pooled)
+    assert short.firings(0) == []
+    assert whole.firings(0)
+
+
+def test_a_base_that_says_no_pooling_has_that_of_the_model_that_began_from_it(tmp_path):
+    for name in ("base", "tuned"):
+        (tmp_path / name).mkdir()
+    base, tuned = (save_embedder(tmp_path / name, pooling="cls") for name in ("base", "tuned"))
+    models = {"base": {"model": base}, "tuned": {"model": tuned}}
+    names = tuple(f"{name}/{LAST}" for name in models)
+    member = autoencoding(BatchTopK(24, k=4, wiring=Crosscoder()), names).only
+    (tmp_path / "base" / "modules.json").unlink()
+    encoders = open_reader(member, models).encoders
+    assert [encoders[name].pooling for name in names] == ["cls", "cls"]
+    (tmp_path / "tuned" / "modules.json").unlink()
+    assert open_reader(member, models).encoders[names[1]].pooling == "mean"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from html.parser import HTMLParser
 
 from reports.explanation import lines_of, page_of
@@ -34,6 +35,7 @@ def test_lines_hold_nothing_that_a_terminal_obeys():
     explanation, difference = explained()
     lines = list(lines_of(explanation, difference, 100))
     text = "\n".join(lines)
+    assert lines[1].startswith("model:")
     assert "\x1b" not in text
     assert HOSTILE.split("\x1b")[0][:20] in text
     assert "clamp: 7 near alert to 0 in the query" in text
@@ -45,3 +47,9 @@ def test_nothing_in_common_is_told_too():
     text = "\n".join(lines_of(explanation, None, 80))
     assert "latents of both" not in text
     assert "why" not in text
+
+
+def test_a_query_that_is_longer_than_the_model_reads_is_told():
+    explanation, _ = explained()
+    cut = replace(explanation, read=replace(explanation.read, truncated=True))
+    assert list(lines_of(cut, None, 80))[1] == "(cut where the model stops reading)"

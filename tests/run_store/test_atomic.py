@@ -165,6 +165,12 @@ def test_a_folder_that_cannot_hold_the_target_is_named(tmp_path: Path, parent: s
     assert list(tmp_path.iterdir()) == [tmp_path / "file"]
 
 
+def test_a_folder_in_the_place_of_a_file_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=f"{tmp_path} is a folder: name a file in it"), atomic_file(tmp_path):
+        raise AssertionError
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_folder_of_somebody_else_is_named(target: Path) -> None:
     code = """
 import os, sys

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from run_store import UserError
-from run_store.layout import check_name, identity_folder, variant_folders, variant_number
+from run_store.layout import check_name, identity_folder, newest_config, variant_folders, variant_number
 
 SPEC, EXECUTION = "0123456789abcdef" * 4, "fedcba9876543210" * 4
 
@@ -74,3 +74,10 @@ def test_variants_are_folders_with_a_number(tmp_path: Path) -> None:
 def test_a_folder_that_is_missing_has_no_variants(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert variant_folders(tmp_path / "missing") == variant_folders(tmp_path / "file") == []
+
+
+def test_the_newest_settings_are_those_of_the_highest_number(tmp_path):
+    assert newest_config(tmp_path) is None
+    for name in ("config.2.yaml", "config.10.yaml", "config.yaml", "config.mine.yaml", "config.11.yaml.bak"):
+        (tmp_path / name).touch()
+    assert newest_config(tmp_path) == tmp_path / "config.10.yaml"

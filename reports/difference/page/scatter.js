@@ -20,7 +20,8 @@ function scatterFigure(onChoose) {
 
 function placesIn(width) {
   const { height, left, right, top, bottom } = SCATTER;
-  const lowest = Math.min(-0.1, ...found.live.cosine);
+  // more latents than a call takes arguments
+  const lowest = found.live.cosine.reduce((least, cosine) => Math.min(least, cosine), -0.1);
   return {
     x: (relative) => left + (width - left - right) * relative,
     y: (cosine) => top + ((height - top - bottom) * (1 - cosine)) / (1 - lowest),

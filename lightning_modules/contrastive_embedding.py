@@ -102,7 +102,7 @@ class ContrastiveEmbedding(LoadsFolders):
         """
         self.encoder.check_settings()
         self.loss.check_settings()
-        check_optimizer(self.make_optimizer)
+        check_optimizer(self.make_optimizer, self.make_lr_scheduler)
 
     def configure_model(self) -> None:
         """Loads the weights, once.
@@ -218,6 +218,8 @@ class ContrastiveEmbedding(LoadsFolders):
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        if not trained:
+            raise UserError("frozen_layers of model.encoder leaves no weight to be trained: lower it")
         optimizer = self.make_optimizer(trained)
         scheduler = self.make_lr_scheduler(optimizer)
         if isinstance(scheduler, WarmupDecay):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from lightning.pytorch import Trainer
-from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.plugins import Precision
 from lightning.pytorch.utilities import GradClipAlgorithmType
 from torch.optim import Optimizer
@@ -12,19 +12,23 @@ from torch.optim import Optimizer
 from run_store import UserError
 
 
-def check_optimizer(make_optimizer: OptimizerCallable) -> None:
-    """Makes the optimiser for one weight.
+def check_optimizer(make_optimizer: OptimizerCallable, make_lr_scheduler: LRSchedulerCallable) -> None:
+    """Makes the optimiser for one weight, and its schedule.
 
     Raises:
-        UserError: it refuses its settings, or its learning rate is not above 0.
+        UserError: one of them refuses its settings, or the learning rate is not above 0.
     """
     try:
         optimizer = make_optimizer([torch.nn.Parameter(torch.zeros(1))])
-    except ValueError as error:
+    except (ValueError, TypeError, RuntimeError) as error:
         raise UserError(f"model.optimizer cannot be made: {error}") from error
     rate = optimizer.param_groups[0]["lr"]
     if not rate > 0:
         raise UserError(f"model.optimizer.lr is {rate}: it must be above 0")
+    try:
+        make_lr_scheduler(optimizer)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise UserError(f"model.lr_scheduler cannot be made: {error}") from error
 
 
 def refuse_beside_a_scaler(precision: object, non_finite: str, members: int) -> None:

@@ -150,7 +150,7 @@ class SparseAutoencoding(LoadsFolders):
             UserError: naming the setting.
         """
         self.members.check(None if data is None else data.hook_point_names())
-        check_optimizer(self.make_optimizer)
+        check_optimizer(self.make_optimizer, self.make_lr_scheduler)
 
     def check_sharing(self, ranks: int) -> None:
         """As that of the members."""

@@ -4,6 +4,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.plugins import MixedPrecision
 
 from lightning_modules.optimizer_settings import check_optimizer, clip_gradients
+from lightning_modules.schedules import WarmupDecay
 from run_store import UserError
 
 
@@ -18,11 +19,25 @@ from run_store import UserError
 )
 def test_settings_that_an_optimiser_cannot_use_are_one_sentence(optimizer, settings, sentence):
     with pytest.raises(UserError, match=sentence):
-        check_optimizer(lambda parameters: optimizer(parameters, **settings))
+        check_optimizer(lambda parameters: optimizer(parameters, **settings), WarmupDecay)
+
+
+def test_settings_that_exclude_each_other_are_one_sentence():
+    with pytest.raises(UserError, match=r"model\.optimizer cannot be made: .*fused.*foreach"):
+        check_optimizer(lambda parameters: torch.optim.Adam(parameters, fused=True, foreach=True), WarmupDecay)
+
+
+def test_so_are_those_of_a_schedule_that_does_not_suit_the_optimiser():
+    def schedule(optimizer):
+        return torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.01, total_steps=20)
+
+    check_optimizer(torch.optim.Adam, schedule)
+    with pytest.raises(UserError, match=r"model\.lr_scheduler cannot be made: .*momentum"):
+        check_optimizer(torch.optim.Adagrad, schedule)
 
 
 def test_settings_that_it_can_use_are_left_alone():
-    check_optimizer(lambda parameters: torch.optim.Adam(parameters, lr=1e-9, weight_decay=0.0, fused=True))
+    check_optimizer(lambda parameters: torch.optim.Adam(parameters, lr=1e-9, weight_decay=0.0, fused=True), WarmupDecay)
 
 
 def pulled(fused):

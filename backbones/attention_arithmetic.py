@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -30,6 +31,13 @@ class WideAttention(TorchFunctionMode):
         with torch.autocast("cpu", enabled=False):
             result: Tensor = func(*wide, **{name: _widened(part) for name, part in kwargs.items()})
         return result.to(dtype)
+
+
+def around_recomputing() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
+    """For `torch.utils.checkpoint`: what is around a layer now and what when it is computed again in the backward pass,
+    which knows of autocast by itself and of `WideAttention` only from here.
+    """
+    return nullcontext(), WideAttention() if torch.is_autocast_enabled("cpu") else nullcontext()
 
 
 def _widened(part: Any) -> Any:

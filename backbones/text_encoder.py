@@ -19,7 +19,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from backbones.adapters import LoRA, freeze_layers, merged
 from backbones.arithmetic import resolve_precision
-from backbones.attention_arithmetic import WideAttention
+from backbones.attention_arithmetic import WideAttention, around_recomputing
 from backbones.attention_direction import attends_forwards_only, set_direction
 from backbones.chunks import Chunk, PaddedTexts
 from backbones.encoder import Encoder
@@ -134,7 +134,7 @@ class TextEncoder(Encoder):
             # Its name in later versions of transformers comes first.
             names = ("activation_checkpointing_enable", "gradient_checkpointing_enable")
             enable = next(getattr(backbone, name) for name in names if hasattr(backbone, name))
-            enable({"use_reentrant": False})
+            enable({"use_reentrant": False, "context_fn": around_recomputing})
         self.backbone = backbone.train(self.training)
 
     @property

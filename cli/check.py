@@ -113,7 +113,7 @@ def _subject_of(model: LightningModule, data: LightningDataModule | None) -> Sub
             f"check is for embedding models, and the config has {type(model).__name__} on {type(data).__name__}: name "
             "one with ContrastiveEmbedding on TripletDataModule, such as --config configs/embedder.yaml"
         )
-    check_optimizer(model.make_optimizer)
+    check_optimizer(model.make_optimizer, model.make_lr_scheduler)
     return Subject(model.encoder, model.loss, model.make_optimizer, data)
 
 

@@ -23,7 +23,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lightning_modules.sharded_files import EVERY_ROW, OwnRows, Part, put_back, read_rows, row_files, take_apart
+from lightning_modules.sharded_files import (
+    EVERY_ROW,
+    OwnRows,
+    Part,
+    mapped,
+    put_back,
+    read_rows,
+    row_files,
+    take_apart,
+)
 from run_store import UserError
 from run_store.checkpoints import damage
 
@@ -63,7 +72,7 @@ class CheckpointParts:
             rest["state_dict"] = others
         if versions := getattr(state, "_metadata", None):
             rest[VERSIONS] = {name: dict(value) for name, value in versions.items()}
-        tensors, rest, rows = take_apart(tensors, rest)
+        tensors, rest, rows = take_apart(tensors, mapped(rest, lambda _, value: _plain(value)))
         weights, shared = _each_once(tensors)
         return cls(weights, shared, rest, rows)
 
@@ -233,6 +242,14 @@ def _refuse_damage(folder: Path, model_alone: bool = False) -> None:
     only = [WEIGHTS, *row_files(folder, "model")] if model_alone else None
     if why := damage(folder, only):
         raise UserError(f"the checkpoint {folder} is damaged ({why}): use another one of {folder.parent}")
+
+
+def _plain(value: Any) -> Any:
+    """A number or text of a class of its own as what it is. The command line gives settings as jsonargparse's
+    subclasses of int and float, and a checkpoint that has one of them in whatever state would not load again.
+    """
+    kind = next((kind for kind in (bool, int, float, str) if isinstance(value, kind)), None)
+    return value if kind in (None, type(value)) else kind(value)
 
 
 def _each_once(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -13,6 +13,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.nn.functional import normalize
+from torch.optim import Optimizer
 
 from backbones.chunks import in_batch_order
 from backbones.encoder import Encoder
@@ -23,7 +24,7 @@ from lightning_modules.folder_checkpoints import LoadsFolders
 from lightning_modules.functional import ScoreSpace, cached_loss, ranks, sum_over_ranks
 from lightning_modules.hyperparameters import keep_plain
 from lightning_modules.losses import ContrastiveLoss, EmbeddedBatch, InfoNCE
-from lightning_modules.optimizer_settings import check_optimizer
+from lightning_modules.optimizer_settings import check_optimizer, clip_gradients
 from lightning_modules.predictions import AnswerSettings, Sample
 from lightning_modules.retrieval_predictions import RetrievalPredictor
 from lightning_modules.schedules import WarmupDecay
@@ -101,7 +102,7 @@ class ContrastiveEmbedding(LoadsFolders):
         """
         self.encoder.check_settings()
         self.loss.check_settings()
-        check_optimizer(self.make_optimizer)
+        check_optimizer(self.make_optimizer, self.make_lr_scheduler)
 
     def configure_model(self) -> None:
         """Loads the weights, once.
@@ -207,8 +208,18 @@ class ContrastiveEmbedding(LoadsFolders):
         evaluation.update(batch, texts.detach())
         return float(evaluation.scores().get("triplet_accuracy", math.nan))
 
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        clip_gradients(self.trainer, optimizer, gradient_clip_val, gradient_clip_algorithm)
+
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        if not trained:
+            raise UserError("frozen_layers of model.encoder leaves no weight to be trained: lower it")
         optimizer = self.make_optimizer(trained)
         scheduler = self.make_lr_scheduler(optimizer)
         if isinstance(scheduler, WarmupDecay):

@@ -8,11 +8,14 @@ from lightning.pytorch import LightningModule
 from typing_extensions import Self
 
 from lightning_modules.checkpoint_files import as_one_file
-from lightning_modules.epoch_ends import begin_next_epoch
+from lightning_modules.epoch_ends import begin_afresh, begin_next_epoch
 
 
 class LoadsFolders(LightningModule):
     """Base of the modules that are trained."""
+
+    _begins_epoch = False
+    """Whether a checkpoint from the end of an epoch was loaded."""
 
     @classmethod
     def load_from_checkpoint(
@@ -39,4 +42,10 @@ class LoadsFolders(LightningModule):
         # Lightning does so after the state is loaded, which is then rounded to what buffers are made in
         self._trainer.precision_plugin.convert_module(self)
         if self._trainer.max_steps != -1 and "loops" in checkpoint:
-            begin_next_epoch(checkpoint["loops"]["fit_loop"])
+            self._begins_epoch = begin_next_epoch(checkpoint["loops"]["fit_loop"])
+
+    def on_train_epoch_start(self) -> None:
+        """Sees to it that an epoch after a checkpoint begins as one in a straight training."""
+        if self._begins_epoch:
+            self._begins_epoch = False
+            begin_afresh(self._trainer.fit_loop)  # type: ignore[union-attr]

@@ -1,26 +1,34 @@
-"""An optimiser's settings, tried before there is anything to optimise."""
+"""An optimiser's settings, tried before there is anything to optimise, and how its gradients are clipped."""
 
 from __future__ import annotations
 
 import torch
-from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch import Trainer
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.plugins import Precision
+from lightning.pytorch.utilities import GradClipAlgorithmType
+from torch.optim import Optimizer
 
 from run_store import UserError
 
 
-def check_optimizer(make_optimizer: OptimizerCallable) -> None:
-    """Makes the optimiser for one weight.
+def check_optimizer(make_optimizer: OptimizerCallable, make_lr_scheduler: LRSchedulerCallable) -> None:
+    """Makes the optimiser for one weight, and its schedule.
 
     Raises:
-        UserError: it refuses its settings, or its learning rate is not above 0.
+        UserError: one of them refuses its settings, or the learning rate is not above 0.
     """
     try:
         optimizer = make_optimizer([torch.nn.Parameter(torch.zeros(1))])
-    except ValueError as error:
+    except (ValueError, TypeError, RuntimeError) as error:
         raise UserError(f"model.optimizer cannot be made: {error}") from error
     rate = optimizer.param_groups[0]["lr"]
     if not rate > 0:
         raise UserError(f"model.optimizer.lr is {rate}: it must be above 0")
+    try:
+        make_lr_scheduler(optimizer)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise UserError(f"model.lr_scheduler cannot be made: {error}") from error
 
 
 def refuse_beside_a_scaler(precision: object, non_finite: str, members: int) -> None:
@@ -44,3 +52,28 @@ def refuse_beside_a_scaler(precision: object, non_finite: str, members: int) -> 
             f"trainer.precision {precision} leaves a step out for all members when one of them needs it, and "
             "model.members has several: set trainer.precision to bf16-mixed"
         )
+
+
+def clip_gradients(trainer: Trainer, optimizer: Optimizer, largest: float | None, algorithm: str | None) -> None:
+    """Shortens the gradients as Lightning does, those of a fused optimiser under bf16-mixed too: Lightning refuses
+    these wherever there is autocast, and they are scaled only where there is a GradScaler.
+
+    Args:
+        trainer: whose precision they are of.
+        optimizer: whose gradients they are.
+        largest: as trainer.gradient_clip_val.
+        algorithm: as trainer.gradient_clip_algorithm.
+
+    Raises:
+        UserError: a fused optimiser has scaled gradients.
+    """
+    if not largest:
+        return
+    plugin = trainer.precision_plugin
+    if getattr(plugin, "scaler", None) is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
+        raise UserError(
+            f"trainer.gradient_clip_val is {largest}, and under trainer.precision {trainer.precision} a fused "
+            "optimiser has its gradients scaled until it steps: set model.optimizer.fused to false, trainer.precision "
+            "to bf16-mixed, or trainer.gradient_clip_val to null"
+        )
+    Precision.clip_gradients(plugin, optimizer, largest, GradClipAlgorithmType(algorithm or "norm"))

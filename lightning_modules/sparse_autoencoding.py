@@ -31,7 +31,7 @@ from lightning_modules.non_finite import (
     stored_badly,
     with_bad_gradient_if_bad,
 )
-from lightning_modules.optimizer_settings import check_optimizer, refuse_beside_a_scaler
+from lightning_modules.optimizer_settings import check_optimizer, clip_gradients, refuse_beside_a_scaler
 from lightning_modules.predictions import AnswerSettings, Sample
 from lightning_modules.schedules import WarmupDecay
 from lightning_modules.sharding import average_gradients, latents_mesh, sharing_batch, start_alike
@@ -150,7 +150,7 @@ class SparseAutoencoding(LoadsFolders):
             UserError: naming the setting.
         """
         self.members.check(None if data is None else data.hook_point_names())
-        check_optimizer(self.make_optimizer)
+        check_optimizer(self.make_optimizer, self.make_lr_scheduler)
 
     def check_sharing(self, ranks: int) -> None:
         """As that of the members."""
@@ -263,7 +263,7 @@ class SparseAutoencoding(LoadsFolders):
         else:
             norms = {name: self._loss_of(name) for name in self.members}
         if not by_norm:
-            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+            clip_gradients(self.trainer, optimizer, gradient_clip_val, gradient_clip_algorithm)
         for name, member in self.members.by_name.items():
             watch, parameters = self.watches[name], list(member.autoencoder.parameters())
             self._may_step[name] = watch.allows(norms[name], self._place(name), optimizer, parameters)

@@ -142,7 +142,7 @@ def test_layers_that_are_not_there_cannot_be_frozen(models):
         built(models["bert"], frozen_layers=4)
 
 
-@pytest.mark.parametrize("settings", [{}, {"frozen_layers": 1}])
+@pytest.mark.parametrize("settings", [{}, {"frozen_layers": 1}, {"precision": "bfloat16"}])
 def test_gradient_checkpointing_computes_more_and_gives_the_same(models, settings):
     texts, found, calls = texts_of(LENGTHS), [], []
     for checkpointing in (False, True):

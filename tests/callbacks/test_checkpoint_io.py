@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from jsonargparse.typing import NonNegativeFloat, PositiveInt
 from safetensors.torch import load_file
 
 from callbacks import AtomicCheckpointIO, SaveOptions
@@ -56,6 +57,15 @@ def test_saves_weights_as_safetensors_and_the_rest_as_plain_values(tmp_path, io)
     assert loaded["hyper_parameters"] == state()["hyper_parameters"]
     assert loaded["optimizer_states"][0]["param_groups"] == [{"lr": 0.1}]
     assert len({file.stat().st_mode for file in path.iterdir()}) == 1  # as the umask has it
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_settings_of_the_command_line_in_any_state_do_not_keep_it_from_being_loaded(tmp_path, io, asynchronous):
+    kept = {"rows_at_once": PositiveInt(7), "share": [NonNegativeFloat(0.5)], "tie": True}
+    io.save_checkpoint({**state(), "memory": kept}, tmp_path / "c", SaveOptions({}, asynchronous))
+    loaded = io.load_checkpoint(tmp_path / "c")["memory"]
+    assert loaded == {"rows_at_once": 7, "share": [0.5], "tie": True}
+    assert loaded["tie"] is True
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])

@@ -94,6 +94,18 @@ def demand_same(left, right):
     assert all(torch.equal(left[name], right[name]) for name in left)
 
 
+def test_a_model_of_which_nothing_is_trained_is_refused(tmp_path, parts):
+    module, data = parts(encoder={"frozen_layers": 2}, measure_first=False)
+    with pytest.raises(UserError, match=r"frozen_layers of model\.encoder leaves no weight to be trained: lower it"):
+        trainer(tmp_path, 1).fit(module, data)
+
+
+def test_gradients_of_a_fused_optimiser_are_clipped_under_bf16_mixed(tmp_path, parts):
+    module, data = parts(measure_first=False, optimizer=lambda parameters: torch.optim.AdamW(parameters, fused=True))
+    trainer(tmp_path, 2, precision="bf16-mixed", gradient_clip_val=1.0, limit_val_batches=0).fit(module, data)
+    assert module.global_step == 2
+
+
 @pytest.mark.first_is_fast
 @pytest.mark.parametrize("loss", [InfoNCE(), Triplet()], ids=["info_nce", "triplet"])
 def test_it_learns_and_says_what_it_has_gained(tmp_path, parts, loss):

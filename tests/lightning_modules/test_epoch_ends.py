@@ -26,12 +26,15 @@ class Recorder(LoadsFolders):
 
     def training_step(self, batch, batch_idx):
         self.note(int(batch.rows[0]))
+        # what loggers have as the step
+        self.note(("logged", self.trainer.fit_loop.epoch_loop._batches_that_stepped))
         return self.weight * 0
 
     def validation_step(self, batch, batch_idx):
         pass
 
     def on_train_epoch_start(self):
+        super().on_train_epoch_start()
         self.note("epoch starts")
 
     def on_train_epoch_end(self):
@@ -55,8 +58,8 @@ class InsideOfSteps(Callback):
             trainer.save_checkpoint(self.folder / f"inside-{trainer.global_step:02d}")
 
 
-def run(folder, resume=None, **settings):
-    model = Recorder()
+def run(folder, resume=None, saves=False, **settings):
+    model, saves = Recorder(), saves or not resume
     saved = SaveCheckpoints(every_n_steps=1), InsideOfSteps(folder)
     trainer = Trainer(
         max_steps=STEPS,
@@ -67,14 +70,19 @@ def run(folder, resume=None, **settings):
         enable_model_summary=False,
         num_sanity_val_steps=0,
         plugins=[AtomicCheckpointIO()],
-        callbacks=[] if resume else list(saved),
-        enable_checkpointing=not resume,
+        callbacks=list(saved) if saves else [],
+        enable_checkpointing=saves,
         **settings,
     )
     features = FeatureSettings(8, 16, mean_l0=2.0)
     data = SyntheticActivations(features, batch_size=4, train_rows=4 * BATCHES_OF_AN_EPOCH, validation_rows=8)
     trainer.fit(model, data, ckpt_path=resume)
     return model.noted
+
+
+def steps(noted, first=0):
+    """What was read and logged from a step on."""
+    return [note for note in noted if not isinstance(note[2], str) and note[0] >= first]
 
 
 WAYS = {
@@ -92,9 +100,17 @@ WAYS = {
 def test_a_limit_of_steps_loses_no_epoch(tmp_path, way, saved):
     straight = run(tmp_path, **WAYS[way])
     resumed = run(tmp_path / "again", next(tmp_path.rglob(saved)), **WAYS[way])
-    assert [note for note in resumed if isinstance(note[2], int)] == [
-        note for note in straight if isinstance(note[2], int) and note[0] >= BATCHES_OF_AN_EPOCH
-    ]
+    assert steps(resumed, BATCHES_OF_AN_EPOCH) == steps(straight, BATCHES_OF_AN_EPOCH)
+
+
+def test_nor_does_a_second_pause_at_the_end_of_an_epoch(tmp_path):
+    straight = run(tmp_path / "straight")
+    run(tmp_path / "once", tmp_path / "straight" / "checkpoints" / "step-00000005", saves=True)
+    again = run(tmp_path / "twice", tmp_path / "once" / "checkpoints" / "step-00000010", saves=True)
+    assert steps(again, 2 * BATCHES_OF_AN_EPOCH) == steps(straight, 2 * BATCHES_OF_AN_EPOCH)
+    ends = [tmp_path / name / "checkpoints" / "step-00000013" / "state.ckpt" for name in ("straight", "twice")]
+    one, other = (torch.load(end, weights_only=True)["loops"]["fit_loop"] for end in ends)
+    assert one == other
 
 
 @pytest.mark.slow

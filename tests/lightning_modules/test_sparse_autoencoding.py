@@ -201,7 +201,8 @@ def test_the_reconstruction_is_on_the_scale_of_the_input(data, tmp_path):
 
 def test_bf16_mixed_trains_with_an_fp32_master_copy(data, tmp_path):
     model = module()
-    fit = trainer(tmp_path, precision="bf16-mixed", max_epochs=4)
+    clipping = {"gradient_clip_val": 1.0, "gradient_clip_algorithm": "value"}
+    fit = trainer(tmp_path, precision="bf16-mixed", max_epochs=4, **clipping)
     fit.fit(model, data)
     assert {p.dtype for p in model.autoencoder.parameters()} == {torch.float32}
     assert fit.callback_metrics["val/fvu"] < 0.6

@@ -96,7 +96,8 @@ def main(args: Sequence[str] | None = None) -> int:
 
 def _carried_out(arguments: Sequence[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(HELP.format(verbs="\n".join(f"  {verb:<10}{meaning}" for verb, meaning in VERBS.items())), end="")
+        width = max(map(len, VERBS)) + 2
+        print(HELP.format(verbs="\n".join(f"  {verb:<{width}}{meaning}" for verb, meaning in VERBS.items())), end="")
         return 0
     _check_verb(arguments[0])
     # imported here: torch and lightning take seconds, which a help page or a misspelt verb should not pay for

@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
+from cli.streams import settle_streams
 from run_store import UserError
 
 VERBS = {
@@ -71,6 +72,8 @@ def main(args: Sequence[str] | None = None) -> int:
         stderr), 130 after Ctrl-C, 141 when nobody reads on, 143 after SIGTERM.
     """
     arguments = list(sys.argv[1:] if args is None else args)
+    trains = bool(arguments) and arguments[0] in VERBS.keys() - OWN_ROOM.keys()
+    settle_streams(outlive_readers=trains)
     try:
         code = _carried_out(arguments)
         sys.stdout.flush()
@@ -82,7 +85,7 @@ def main(args: Sequence[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
-        if arguments and arguments[0] in VERBS.keys() - OWN_ROOM.keys():
+        if trains:
             raise  # a training has other pipes, to its processes
         # whoever read has seen enough, as `head` has; Python would complain once more when it flushes at its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -17,7 +17,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from callbacks.graceful_stop import RunStopped
 from callbacks.prediction_run import PredictionRun, prediction_run
 from callbacks.prediction_samples import read_samples
-from callbacks.prediction_table import prediction_table
+from callbacks.prediction_text import prediction_text
 from callbacks.undisturbed import undisturbed
 from lightning_modules.predictions import Answer, AnswerSettings, Predictor, Predicts
 from run_store import UserError
@@ -226,9 +226,9 @@ class SamplePredictions(Callback):
     def _show(trainer: Trainer, answers: Sequence[Answer]) -> None:
         writers = [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
         for member in dict.fromkeys(answer.member for answer in answers) if writers else ():
-            table = prediction_table([answer for answer in answers if answer.member == member])
+            text = prediction_text([answer for answer in answers if answer.member == member])
             for writer in writers:
-                writer.add_text(f"{member}/predictions" if member else "predictions", table, trainer.global_step)
+                writer.add_text(f"{member}/predictions" if member else "predictions", text, trainer.global_step)
 
     @contextmanager
     def _timed(self, pl_module: LightningModule) -> Iterator[None]:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from types import ModuleType
 
+from cli.streams import settle_streams
 from run_store import UserError
 
 VERBS = {
@@ -73,6 +74,8 @@ def main(args: Sequence[str] | None = None) -> int:
         stderr), 130 after Ctrl-C, 141 when nobody reads on, 143 after SIGTERM.
     """
     arguments = list(sys.argv[1:] if args is None else args)
+    trains = bool(arguments) and arguments[0] in VERBS.keys() - OWN_ROOM.keys()
+    settle_streams(outlive_readers=trains)
     try:
         code = _carried_out(arguments)
         sys.stdout.flush()
@@ -84,7 +87,7 @@ def main(args: Sequence[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
-        if arguments and arguments[0] in VERBS.keys() - OWN_ROOM.keys():
+        if trains:
             raise  # a training has other pipes, to its processes
         # whoever read has seen enough, as `head` has; Python would complain once more when it flushes at its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -98,7 +101,8 @@ def main(args: Sequence[str] | None = None) -> int:
 
 def _carried_out(arguments: Sequence[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(HELP.format(verbs="\n".join(f"  {verb:<10}{meaning}" for verb, meaning in VERBS.items())), end="")
+        width = max(map(len, VERBS)) + 2
+        print(HELP.format(verbs="\n".join(f"  {verb:<{width}}{meaning}" for verb, meaning in VERBS.items())), end="")
         return 0
     _check_verb(arguments[0])
     # imported here: torch and lightning take seconds, which a help page or a misspelt verb should not pay for

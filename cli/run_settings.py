@@ -14,27 +14,30 @@ from run_store.selection import Criterion, Direction
 
 @dataclass
 class RunSettings:
-    """Args:
-    name: What the run is called, and its folder FOLDER/NAME.
-    folder: The folder of all runs.
-    environment: Where it runs: auto finds out. configs/environment/NAME.yaml has the settings that come with it; all
-        others win over these.
-    stores: The folder that stands for `stores` where a config names a store in it, such as stores/minilm-layer3; what
-        is typed on the command line stays as it is.
-    mode: resume_if_incomplete skips a finished run of these settings, goes on with an interrupted one and starts one
-        where there is none; reuse_if_exists skips a finished one and starts a new one otherwise; force_new always
-        starts a new one; continue_from_previous starts a new one from the weights of another.
-    source: Where a new run takes its first weights from: nowhere, a run, the best run of FOLDER/NAME or a checkpoint.
-    path: The run (folder, id or name) or the checkpoint's folder that source, validate and test mean.
-    member: Of a sweep that is a source, the member whose weights are taken; by default each member of a new run takes
-        those of the one of its own name.
-    validate_source: Refuse a checkpoint given by its path unless every file in it has the hash that was recorded.
-    best_metric: What the best run is chosen by.
-    best_direction: Whether the lowest or the highest value is the best.
-    backup: Where finished checkpoints and the run's record are copied to in the background: any URL that fsspec knows,
-        such as file:///drive/runs or s3://bucket/runs.
-    patience: Seconds within which all processes of a launch must have come.
-    identity: What makes another run of the same settings.
+    """Which run it is, and what a start does with those that are there.
+
+    Args:
+        name: What the run is called, and its folder FOLDER/NAME.
+        folder: The folder of all runs.
+        environment: Where it runs: auto finds out. configs/environment/NAME.yaml has the settings that come with it;
+            all others win over these.
+        stores: The folder that stands for `stores` where a config names a store in it, such as stores/minilm-layer3;
+            what is typed on the command line stays as it is.
+        mode: resume_if_incomplete skips a finished run of these settings, goes on with an interrupted one and starts
+            one where there is none; reuse_if_exists skips a finished one and starts a new one otherwise; force_new
+            always starts a new one; continue_from_previous starts a new one from the weights of another.
+        source: Where a new run takes its first weights from: nowhere, a run, the best run of FOLDER/NAME or a
+            checkpoint.
+        path: The run (folder, id or name) or the checkpoint's folder that source, validate and test mean.
+        member: Of a sweep that is a source, the member whose weights are taken; by default each member of a new run
+            takes those of the one of its own name.
+        validate_source: Refuse a checkpoint given by its path unless every file in it has the hash that was recorded.
+        best_metric: What the best run is chosen by.
+        best_direction: Whether the lowest or the highest value is the best.
+        backup: Where finished checkpoints and the run's record are copied to in the background: any URL that fsspec
+            knows, such as file:///drive/runs or s3://bucket/runs.
+        patience: Seconds within which all processes of a launch must have come.
+        identity: What makes another run of the same settings.
     """
 
     name: str = "run"

@@ -31,7 +31,7 @@ class Answer:
         sample: the sample.
         prediction: as JSON; its `kind` says what else it holds.
         scores: numbers by name.
-        shown: what a table shows of it: by the head of a column the lines of its cell, as they are and not escaped.
+        shown: what a reader is shown of it: by their heads, lines as they are and not escaped.
         member: of a sweep; empty for a model without members.
     """
 

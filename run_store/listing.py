@@ -99,7 +99,8 @@ def resolve_run(root: str | os.PathLike[str], wanted: str | os.PathLike[str]) ->
     Args:
         root: the folder of all runs.
         wanted: its folder, the end of its folder's path (`spec-…_exec-…/v2`, or a name that has one run), its id or the
-            first digits of it.
+            first digits of it. Of several, those are overlooked that ended before their first step: a mistake in a
+            setting leaves such a run beside the one that has weights.
 
     Raises:
         UserError: no run or more than one is meant, or its record is damaged.
@@ -110,7 +111,8 @@ def resolve_run(root: str | os.PathLike[str], wanted: str | os.PathLike[str]) ->
             return FoundRun(record, status_now(record))
     text = Path(wanted).as_posix()
     meant = {run.folder: run for run in find_runs(root).runs if text and _is_meant(run, text)}
-    return meant[the_one(list(meant), text, root)]
+    begun = {folder: run for folder, run in meant.items() if not _ended_before_it_began(run)}
+    return meant[the_one(list(begun or meant), text, root)]
 
 
 def the_one(meant: Sequence[Path], text: str, root: str | os.PathLike[str]) -> Path:
@@ -166,6 +168,10 @@ def _refuse_unfinished(folder: Path) -> None:
 def _is_meant(run: FoundRun, text: str) -> bool:
     folder = f"/{run.folder.as_posix()}"
     return run.record.id.startswith(text) or folder.endswith(f"/{text}") or run.record.name == text
+
+
+def _ended_before_it_began(run: FoundRun) -> bool:
+    return run.record.progress.step == 0 and run.status in ("failed", "interrupted")
 
 
 def _run_folders(root: Path) -> Iterator[Path]:

@@ -159,7 +159,7 @@ def test_other_samples_by_another_seed_and_count(parts, tmp_path):
 
 
 def texts_in(log_dir):
-    """Tag → the tables of TensorBoard, in the order of their steps."""
+    """Tag → the texts of TensorBoard, in the order of their steps."""
     events = EventAccumulator(str(log_dir), size_guidance={"tensors": 0}).Reload()
     return {
         tag.removesuffix("/text_summary"): [
@@ -169,19 +169,17 @@ def texts_in(log_dir):
     }
 
 
-def test_tensorboard_has_a_table_of_every_moment(parts, tmp_path):
+def test_tensorboard_has_a_text_of_every_moment(parts, tmp_path):
     hostile = "<script>alert(1)</script> | **gives** 3"
     (tmp_path / "samples.jsonl").write_text(json.dumps({"prompt": hostile}))
     callback = SamplePredictions(samples=str(tmp_path / "samples.jsonl"), **SHORT)
     fit, _ = fitted(tmp_path, parts, callback, logger=TensorBoardLogger(tmp_path / "logs"))
-    tables = texts_in(fit.log_dir)["predictions"]
-    assert [step for step, _ in tables] == [4, 8]
-    for _, table in tables:
-        lines = table.splitlines()
-        assert len(lines) == 3
-        assert lines[2].count(" | ") == lines[0].count(" | ")
-        assert "<script" not in table
-        assert "&#60;script&#62;" in table
+    texts = texts_in(fit.log_dir)["predictions"]
+    assert [step for step, _ in texts] == [4, 8]
+    for _, text in texts:
+        assert text.count("### sample") == 1
+        assert "<script" not in text
+        assert "&#60;script&#62;" in text
 
 
 class Since(Callback):

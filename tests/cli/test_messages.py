@@ -5,11 +5,15 @@ traceback.
 import re
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
+import docstring_parser
 import pytest
 
 from cli import main
+from cli.main import VERBS
+from cli.run_settings import RunSettings
 
 ROOT = Path(__file__).parents[2]
 SAE = ["fit", "--config", "configs/sae.yaml"]
@@ -118,3 +122,14 @@ def test_a_reader_that_stops_reading_is_no_traceback(arguments, tmp_path):
     process.stdout.close()
     assert process.stderr.read() == b""
     assert process.wait() == 141
+
+
+def test_the_list_of_verbs_has_a_column_of_names(capsys):
+    assert main(["--help"]) == 0
+    out = capsys.readouterr().out
+    assert [verb for verb in VERBS if f"  {verb}  " not in out] == []
+
+
+def test_every_setting_of_a_run_says_what_it_means():
+    described = {parameter.arg_name for parameter in docstring_parser.parse(RunSettings.__doc__).params}
+    assert described == {setting.name for setting in fields(RunSettings)}

@@ -10,7 +10,7 @@ import pytest
 from run_store import UserError
 from run_store.listing import delete_run, find_runs, get_run, resolve_run, status_now
 from run_store.locks import RunLock
-from run_store.record import RunRecord, read_record
+from run_store.record import Progress, RunRecord, read_record
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 NewRun = Any  # the fixture of conftest.py
@@ -78,6 +78,18 @@ def test_a_run_is_meant_by_folder_name_or_id(new_run: NewRun, tmp_path: Path, mo
     (second.folder / "metadata.json").write_text("{")
     with pytest.raises(UserError, match="is damaged"):
         resolve_run("runs", second.folder)
+
+
+def test_a_name_does_not_mean_runs_that_ended_before_their_first_step(new_run: NewRun, root: Path) -> None:
+    trained, mistaken, stopped = new_run(), new_run(), new_run()
+    brought_to(trained, "initialising", "running").report(Progress(step=70))
+    brought_to(mistaken, "failed")
+    brought_to(stopped, "initialising", "interrupted")
+    assert resolve_run(root, "sae").record.id == trained.id
+    assert resolve_run(root, mistaken.id).record.id == mistaken.id
+    delete_run(trained.folder)
+    with pytest.raises(UserError, match="sae may be any of 2 runs"):
+        resolve_run(root, "sae")
 
 
 def test_damaged_records_are_told_and_do_not_hide_the_others(new_run: NewRun, tmp_path: Path) -> None:

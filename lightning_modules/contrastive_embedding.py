@@ -24,7 +24,7 @@ from lightning_modules.folder_checkpoints import LoadsFolders
 from lightning_modules.functional import ScoreSpace, cached_loss, ranks, sum_over_ranks
 from lightning_modules.hyperparameters import keep_plain
 from lightning_modules.losses import ContrastiveLoss, EmbeddedBatch, InfoNCE
-from lightning_modules.optimizer_settings import check_optimizer, clip_gradients
+from lightning_modules.optimizer_settings import check_optimizer, clip_gradients, scheduled
 from lightning_modules.predictions import AnswerSettings, Sample
 from lightning_modules.retrieval_predictions import RetrievalPredictor
 from lightning_modules.schedules import WarmupDecay
@@ -221,10 +221,7 @@ class ContrastiveEmbedding(LoadsFolders):
         if not trained:
             raise UserError("frozen_layers of model.encoder leaves no weight to be trained: lower it")
         optimizer = self.make_optimizer(trained)
-        scheduler = self.make_lr_scheduler(optimizer)
-        if isinstance(scheduler, WarmupDecay):
-            scheduler.set_run_length(int(self.trainer.estimated_stepping_batches))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}  # type: ignore[typeddict-item]
+        return scheduled(optimizer, self.make_lr_scheduler, lambda: int(self.trainer.estimated_stepping_batches))
 
     # ---- embedding and evaluation
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from lightning.pytorch import Trainer
-from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable, ReduceLROnPlateau
 from lightning.pytorch.plugins import Precision
 from lightning.pytorch.utilities import GradClipAlgorithmType
+from lightning.pytorch.utilities.types import LRSchedulerConfigType, OptimizerLRSchedulerConfig
 from torch.optim import Optimizer
 
+from lightning_modules.schedules import WarmupDecay
 from run_store import UserError
 
 
@@ -29,6 +33,34 @@ def check_optimizer(make_optimizer: OptimizerCallable, make_lr_scheduler: LRSche
         make_lr_scheduler(optimizer)
     except (ValueError, TypeError, RuntimeError) as error:
         raise UserError(f"model.lr_scheduler cannot be made: {error}") from error
+
+
+def scheduled(
+    optimizer: Optimizer, make_lr_scheduler: LRSchedulerCallable, run_length: Callable[[], int]
+) -> OptimizerLRSchedulerConfig:
+    """An optimiser with its schedule, as `configure_optimizers` gives them: asked after every step, or after every
+    epoch where it waits for a figure of the validation to stand still.
+
+    Args:
+        optimizer: the optimiser.
+        make_lr_scheduler: makes its schedule.
+        run_length: tells the optimiser steps of the whole run; only a schedule that depends on them asks.
+
+    Raises:
+        UserError: the schedule waits for a figure, and none is named.
+    """
+    scheduler = make_lr_scheduler(optimizer)
+    if isinstance(scheduler, WarmupDecay):
+        scheduler.set_run_length(run_length())
+    if not isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+    if not isinstance(scheduler, ReduceLROnPlateau):
+        raise UserError(
+            "model.lr_scheduler waits for a figure that it does not name: set its class_path to "
+            "lightning.pytorch.cli.ReduceLROnPlateau, and monitor to a figure such as val/fvu"
+        )
+    plateau: LRSchedulerConfigType = {"scheduler": scheduler, "interval": "epoch", "monitor": scheduler.monitor}
+    return {"optimizer": optimizer, "lr_scheduler": plateau}
 
 
 def refuse_beside_a_scaler(precision: object, non_finite: str, members: int) -> None:

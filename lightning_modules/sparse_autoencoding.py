@@ -31,7 +31,7 @@ from lightning_modules.non_finite import (
     stored_badly,
     with_bad_gradient_if_bad,
 )
-from lightning_modules.optimizer_settings import check_optimizer, clip_gradients, refuse_beside_a_scaler
+from lightning_modules.optimizer_settings import check_optimizer, clip_gradients, refuse_beside_a_scaler, scheduled
 from lightning_modules.predictions import AnswerSettings, Sample
 from lightning_modules.schedules import WarmupDecay
 from lightning_modules.sharding import average_gradients, latents_mesh, sharing_batch, start_alike
@@ -312,10 +312,7 @@ class SparseAutoencoding(LoadsFolders):
                 {"params": list(member.autoencoder.parameters()), **({} if lr is None else {"lr": float(lr)})}
             )
         optimizer = self.make_optimizer(groups)
-        scheduler = self.make_lr_scheduler(optimizer)
-        if isinstance(scheduler, WarmupDecay):
-            scheduler.set_run_length(int(self.trainer.estimated_stepping_batches))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}  # type: ignore[typeddict-item]
+        return scheduled(optimizer, self.make_lr_scheduler, lambda: int(self.trainer.estimated_stepping_batches))
 
     # ---- checkpoints
 

@@ -1,11 +1,13 @@
 import json
 import os
 import shutil
+from functools import partial
 
 import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import ReduceLROnPlateau
 
 from callbacks import AtomicCheckpointIO
 from datamodules.activations import ActivationDataModule
@@ -197,6 +199,21 @@ def test_the_reconstruction_is_on_the_scale_of_the_input(data, tmp_path):
     trainer(tmp_path, max_epochs=12).fit(model, data)
     x = data.sample(200).activations[0]
     assert (model(x)[1][0] - x).norm() < 0.3 * (x - x.mean(dim=0)).norm()
+
+
+def test_a_schedule_may_wait_for_a_figure_of_the_validation(data, tmp_path):
+    stuck = partial(ReduceLROnPlateau, monitor="val/fvu", mode="max", patience=0, factor=0.1)  # it falls, so no better
+    model = module(optimizer=partial(torch.optim.Adam, lr=1e-2), lr_scheduler=stuck)
+    fit = trainer(tmp_path, max_epochs=3)
+    fit.fit(model, data)
+    # the first epoch is the best so far, and two more are not better
+    assert fit.optimizers[0].param_groups[0]["lr"] == pytest.approx(1e-4)
+
+
+def test_one_that_names_no_figure_is_refused(data, tmp_path):
+    model = module(lr_scheduler=torch.optim.lr_scheduler.ReduceLROnPlateau)
+    with pytest.raises(UserError, match=r"lightning\.pytorch\.cli\.ReduceLROnPlateau, and monitor"):
+        trainer(tmp_path).fit(model, data)
 
 
 def test_bf16_mixed_trains_with_an_fp32_master_copy(data, tmp_path):

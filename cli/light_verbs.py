@@ -114,5 +114,7 @@ def _explained(text: str, verb: Verb, command: str) -> str:
         value = given[1] or given[2]
         if kind := re.search(r"Not of type (\w+)", text):
             return f"{setting} must be of type {kind[1]}, not {value!r}"
+        if choices := re.search(r"Expected a typing\.Literal\[([^\]]+)\]", text):
+            return f"{setting} cannot be {value!r}: choose one of {choices[1].replace(chr(39), '')}"
         return f"{setting} cannot be {value!r}: python main.py {command} --help"
     return " ".join(text.split())

@@ -54,7 +54,7 @@ def test_list_and_show_tell_what_the_record_says(finished, capsys):
     [
         (["lst"], "no verb runs 'lst': the nearest are list"),
         (["list", "--statsu", "x"], "no setting statsu: the nearest are status"),
-        (["list", "--status", "done"], "status cannot be 'done'"),
+        (["list", "--status", "done"], "status cannot be 'done': choose one of pending, initialising, running,"),
         (["show"], "RUN is missing"),
         (["show", "nothing"], "there is no run nothing in runs"),
         (["clean", "--delete", "ture"], "delete cannot be 'ture'"),

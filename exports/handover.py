@@ -21,7 +21,7 @@ def refuse_incomplete(run: Path) -> None:
         more = f" and {len(problems) - MOST_NAMED} more" if len(problems) > MOST_NAMED else ""
         raise UserError(
             f"the run {run} is not complete, {', '.join(problems[:MOST_NAMED])}{more}: "
-            f"finish it by python main.py runs resume {run}"
+            f"finish it by python main.py runs resume {run}, or train it anew by --run.mode force_new"
         )
 
 

@@ -27,16 +27,16 @@ def settle_streams(outlive_readers: bool) -> None:
     for name, mode in STANDARD.items():
         stream = getattr(sys, name)
         if stream is None:
-            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode, encoding="utf-8"))
         elif mode == "w" and stream is getattr(sys, f"__{name}__"):  # not what somebody put in its place
             setattr(sys, name, _settled(stream, outlive_readers))
 
 
-def _settled(stream: Any, outlive_readers: bool) -> TextIO:
+def _settled(stream: io.TextIOWrapper, outlive_readers: bool) -> TextIO:
     if stream.errors == "strict":
         stream.reconfigure(errors="backslashreplace")
     if not outlive_readers or stream.isatty():
-        return stream  # type: ignore[no-any-return]
+        return stream
     stream.flush()
     return io.TextIOWrapper(
         io.BufferedWriter(_Unread(stream.fileno(), "wb", closefd=False)),

@@ -48,4 +48,4 @@ class LoadsFolders(LightningModule):
         """Sees to it that an epoch after a checkpoint begins as one in a straight training."""
         if self._begins_epoch:
             self._begins_epoch = False
-            begin_afresh(self._trainer.fit_loop)  # type: ignore[union-attr]
+            begin_afresh(self.trainer.fit_loop)
